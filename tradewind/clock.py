@@ -1,0 +1,56 @@
+"""One clock for all processes: market time, either the wall's or a replay's.
+
+What closes after ``now_ms()`` does not exist yet: ingestion, staleness, model age and
+decisions all ask here. Durations, timeouts and leases use ``time.monotonic`` instead.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from tradewind.settings import TIMEFRAME_MS
+
+
+class Clock(Protocol):
+    """Anything that tells market time."""
+
+    def now_ms(self) -> int:
+        """Return UTC epoch milliseconds of market time."""
+        ...
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """The machine's own time."""
+
+    def now_ms(self) -> int:
+        """Return the wall's UTC epoch milliseconds."""
+        return time.time_ns() // 1_000_000
+
+
+@dataclass
+class ManualClock:
+    """A clock that only moves when told to; for tests and single-process replays."""
+
+    ms: int
+
+    def now_ms(self) -> int:
+        """Return the time last set."""
+        return self.ms
+
+    def set(self, ms: int) -> None:
+        """Move to ``ms``."""
+        self.ms = ms
+
+
+def last_closed_bar(now_ms: int, timeframe: str) -> int:
+    """Return the open time of the newest bar that has closed at ``now_ms``."""
+    step = TIMEFRAME_MS[timeframe]
+    return now_ms // step * step - step
+
+
+def staleness_s(now_ms: int, last_ts: int, timeframe: str) -> float:
+    """Return how late, in seconds, the first bar is that should exist but does not."""
+    return max(0, now_ms - (last_ts + 2 * TIMEFRAME_MS[timeframe])) / 1000

@@ -1,0 +1,165 @@
+"""What every forecaster is: fit on time-ordered samples, then sample predictions.
+
+Shapes: ``n`` rows, ``F`` wide features, ``W`` bars in a deep window, ``D`` deep features,
+``S`` stochastic passes (transformer) or bag members (boosted trees).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+EpochHook = Callable[[int, Mapping[str, float]], None]
+"""Called after each epoch (or boosting round block) with its number and metrics."""
+
+
+@dataclass(frozen=True)
+class DeepWindows:
+    """Windows of the deep features, as views into one array per symbol (never copied whole).
+
+    Parameters
+    ----------
+    rows
+        Per symbol code, the deep features of consecutive bars, shape (T, D), float32.
+    symbol
+        Symbol code of each sample, shape (n,).
+    end
+        Row in ``rows[symbol]`` of each sample's LAST bar, shape (n,); its window is rows
+        ``end − width + 1 … end``.
+    width
+        Bars in a window.
+    """
+
+    rows: tuple[Float32Array, ...]
+    symbol: IntArray
+    end: IntArray
+    width: int
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.end)
+
+    def take(self, index: IntArray) -> Float32Array:
+        """Return windows ``index`` as one array of shape (len(index), W, D)."""
+        depth = self.rows[0].shape[1] if self.rows else 0
+        out = np.empty((len(index), self.width, depth), dtype=np.float32)
+        offsets = np.arange(-self.width + 1, 1)
+        for code in np.unique(self.symbol[index]):
+            mask = self.symbol[index] == code
+            out[mask] = self.rows[code][self.end[index][mask][:, None] + offsets]
+        return out
+
+    def subset(self, index: IntArray) -> DeepWindows:
+        """Return the windows ``index``, sharing the same rows."""
+        return DeepWindows(self.rows, self.symbol[index], self.end[index], self.width)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows ready for fitting or predicting, sorted by (ts, symbol).
+
+    ``y_up`` and ``fwd_ret`` are NaN where the future bar does not exist yet. ``scale`` is
+    the trailing volatility of the H-bar return (vol_20 × sqrt(H)), the unit in which mu
+    and sigma are learnt; ``ts`` is the bar's open in epoch milliseconds.
+    """
+
+    ts: IntArray
+    symbol: IntArray
+    symbols: tuple[str, ...]
+    wide: FloatArray
+    wide_names: tuple[str, ...]
+    deep: DeepWindows
+    y_up: FloatArray
+    fwd_ret: FloatArray
+    scale: FloatArray
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.ts)
+
+    def subset(self, index: IntArray | BoolArray) -> Samples:
+        """Return the rows ``index`` (positions or a mask), in the given order."""
+        positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
+        return Samples(
+            ts=self.ts[positions],
+            symbol=self.symbol[positions],
+            symbols=self.symbols,
+            wide=self.wide[positions],
+            wide_names=self.wide_names,
+            deep=self.deep.subset(positions.astype(np.int64)),
+            y_up=self.y_up[positions],
+            fwd_ret=self.fwd_ret[positions],
+            scale=self.scale[positions],
+        )
+
+
+@dataclass(frozen=True)
+class RawForecast:
+    """Uncalibrated passes: ``p`` in (0, 1), ``mu`` and ``sigma`` in log-return units; (S, n)."""
+
+    p: FloatArray
+    mu: FloatArray
+    sigma: FloatArray
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went: epochs (or rounds) run, the best one, and final metrics."""
+
+    epochs: int
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+class Forecaster(ABC):
+    """One model family. Same data, settings and seed on one machine give the same weights."""
+
+    family: ClassVar[str]
+
+    @abstractmethod
+    def fit(
+        self,
+        train: Samples,
+        valid: Samples,
+        *,
+        seed: int,
+        on_epoch: EpochHook | None = None,
+        checkpoint_dir: Path | None = None,
+    ) -> FitReport:
+        """Fit on ``train``, stop early on ``valid`` (later in time).
+
+        ``checkpoint_dir`` makes the fit resumable: a re-run after a kill continues there
+        and ends with the same weights. NaN labels are refused.
+        """
+
+    @abstractmethod
+    def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
+        """Return stochastic passes in one batched forward.
+
+        ``seeds`` has one seed per row, so a row's answer does not depend on its batch.
+        Families whose spread is a fixed bag ignore ``n_samples`` and ``seeds``.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write weights and config to ``folder`` without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Forecaster:
+        """Read what `save` wrote; raise ``model_unusable`` on a bad or foreign folder."""
+
+    def importance(self) -> dict[str, float]:
+        """Return feature importance by name, empty where the family has none."""
+        return {}

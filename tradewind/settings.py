@@ -1,0 +1,408 @@
+"""One typed tree of settings: defaults, then `tradewind.toml`, then the environment.
+
+Every number of the specification is a default here, never a literal in code. An
+environment variable is ``TRADEWIND_`` plus the path, parts joined by two underscores:
+``TRADEWIND_MARKET__SYMBOLS='["BTCUSDT"]'``. Profiles change sizes only, never a gate.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tradewind.errors import ErrorCode, TradewindError
+
+MS_PER_DAY = 86_400_000
+TIMEFRAME_MS = {
+    "1m": 60_000,
+    "5m": 300_000,
+    "15m": 900_000,
+    "1h": 3_600_000,
+    "4h": 14_400_000,
+    "8h": 28_800_000,
+    "1d": MS_PER_DAY,
+}
+Timeframe = Literal["1m", "5m", "15m", "1h", "4h", "8h", "1d"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Profile(StrEnum):
+    """How much work a run does; gates and thresholds are the same in both."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+def _upper_ids(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    for symbol in symbols:
+        if not symbol.isalnum() or not symbol.isupper():
+            raise ValueError(f"{symbol!r} is not an exchange id like BTCUSDT")
+    if len(set(symbols)) != len(symbols):
+        raise ValueError(f"{symbols} names a symbol twice")
+    return symbols
+
+
+Symbols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_upper_ids)]
+
+
+class Section(BaseModel):
+    """Base of the tree's branches: unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MarketSettings(Section):
+    """Which bars, from where."""
+
+    set_id: str = Field("binance_usdm_perp", description="{exchange}_{market}, the store's key")
+    exchanges: tuple[str, ...] = Field(
+        ("binanceusdm", "bybit", "okx"),
+        description="ccxt exchanges tried in this order when there is no folder of bars",
+    )
+    symbols: Symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    reference_symbols: Symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    timeframe: Timeframe = "15m"
+    overlap_bars: int = Field(10, ge=0, description="bars re-read at each incremental ingest")
+    history_days: int = Field(400, ge=1, description="days asked for on the first ingest")
+    source: Literal["auto", "folder", "ccxt", "simulated"] = Field(
+        "auto", description="auto: folder if `data` is set, else ccxt, else simulated (labelled)"
+    )
+    proxy: str | None = Field(None, description="https proxy for the exchange's API")
+    ca_file: Path | None = Field(None, description="CA bundle of the exchange's certificate")
+
+    @property
+    def timeframe_ms(self) -> int:
+        """Return the bar length in milliseconds."""
+        return TIMEFRAME_MS[self.timeframe]
+
+    @property
+    def all_symbols(self) -> tuple[str, ...]:
+        """Return traded and reference symbols, without repeats, in order."""
+        return tuple(dict.fromkeys((*self.symbols, *self.reference_symbols)))
+
+
+class FeatureSettings(Section):
+    """Feature engineering; part of the feature version."""
+
+    window: int = Field(128, ge=2, description="bars in a deep window")
+    warmup_bars: int = Field(3000, ge=300, description="trailing bars a recursive indicator needs")
+    ratio_window: int = Field(200, ge=20)
+
+
+class TrainingSettings(Section):
+    """Labels, splits and fitting."""
+
+    horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
+    days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
+    families: tuple[Literal["lightgbm", "transformer"], ...] = ("lightgbm", "transformer")
+    pooled_families: tuple[str, ...] = Field(
+        ("transformer",), description="families trained once over all symbols"
+    )
+    split: tuple[float, float, float, float] = Field(
+        (0.50, 0.15, 0.15, 0.20), description="train, validation, calibration, test shares"
+    )
+    seed: int = 7
+    bag: int = Field(5, ge=2, description="boosted-tree seeds, the source of epistemic spread")
+    epochs: int = Field(30, ge=1)
+    max_epoch_samples: int = Field(20_000, ge=100, description="deep samples drawn per epoch")
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    dropout: float = Field(0.1, gt=0, lt=1)
+    walk_forward_folds: int = Field(26, ge=1, description="weekly folds, boosted trees")
+    deep_folds: int = Field(4, ge=1, description="folds over the same span, deep families")
+    bootstrap_samples: int = Field(1000, ge=100)
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> TrainingSettings:
+        if abs(sum(self.split) - 1) > 1e-9 or min(self.split) <= 0:
+            raise ValueError(f"split {self.split} must be four positive shares that sum to 1")
+        return self
+
+
+class CalibrationSettings(Section):
+    """Probability calibration and its release gate."""
+
+    ece_bins: int = Field(15, ge=5)
+    ece_gate: Fraction = 0.05
+    min_gate_rows: int = Field(6000, ge=100, description="out-of-sample rows the ECE gate needs")
+
+
+class GateSettings(Section):
+    """Release gates; identical in every profile."""
+
+    min_accuracy: Fraction = 0.52
+    confidence_level: Fraction = 0.95
+
+
+class DriftSettings(Section):
+    """Population stability."""
+
+    bins: int = Field(10, ge=4)
+    warn: float = Field(0.1, gt=0)
+    alert: float = Field(0.2, gt=0)
+    recent_days: int = Field(7, ge=1)
+
+
+class RegistrySettings(Section):
+    """MLflow."""
+
+    tracking_uri: str | None = Field(None, description="None: SQLite under `home`")
+    experiment: str = "tradewind"
+    max_model_age_days: float = Field(8, gt=0)
+
+
+class ServingSettings(Section):
+    """BentoML."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    n_samples: int = Field(20, ge=1, le=1000)
+    max_samples: int = Field(1000, ge=1)
+    staleness_limit_s: float = Field(300, ge=0)
+    poll_s: float = Field(2.0, gt=0, description="how often an alias change is looked for")
+    max_concurrency: int = Field(64, ge=1)
+    timeout_s: float = Field(30, gt=0)
+    flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
+    log_queue: int = Field(10_000, ge=1)
+    base_threshold: float = Field(0.55, gt=0.5, lt=1)
+    epistemic_p_limit: float = Field(0.05, gt=0)
+    metrics_namespace: str = "tradewind"
+
+
+class ThresholdSettings(Section):
+    """Entry threshold on p_up (short: on 1 − p_up)."""
+
+    base: float = Field(0.55, ge=0.5, lt=1)
+    trend: float = -0.02
+    meanrev: float = 0.02
+    neutral: float = 0.0
+    volatility_target: float = Field(0.02, gt=0, description="daily volatility of a normal day")
+    volatility_slope: float = Field(
+        1.0, ge=0, description="rise per unit of volatility above target"
+    )
+    low: float = Field(0.50, ge=0.5)
+    high: float = Field(0.70, le=1)
+
+
+class SizingSettings(Section):
+    """Base sizing (the mathematician), confidence scaling and Kelly."""
+
+    risk_per_trade: Fraction = 0.02
+    margin_cap: Fraction = 0.10
+    reward_risk: float = Field(2.0, gt=0)
+    stop_atr: float = Field(1.5, gt=0)
+    base: float = Field(1.0, gt=0)
+    max_size_multiple: float = Field(2.0, ge=1)
+    regime_trend: float = 1.2
+    regime_neutral: float = 1.0
+    regime_meanrev: float = 0.7
+    leverage: Decimal = Decimal(3)
+    kelly_fraction: Fraction = 0.5
+    kelly_min_trades: int = Field(20, ge=1)
+    base_stop_pct: float = Field(0.03, gt=0)
+    risk_atr_timeframe: Timeframe = "1d"
+    size_from_confidence: bool = Field(True, description="off switch: factor 1.0")
+    symbol_record: bool = Field(True, description="off switch: factor 1.0")
+    adaptive_stop: bool = Field(True, description="off: the mathematician's stop alone")
+
+
+class RiskSettings(Section):
+    """Risk gate and hard limits."""
+
+    normal_min_conviction: Fraction = 0.20
+    defensive_min_conviction: Fraction = 0.45
+    critical_min_conviction: Fraction = 0.70
+    defensive_risk: Fraction = 0.50
+    critical_risk: Fraction = 0.25
+    daily_loss: Fraction = 0.03
+    peak_drawdown: Fraction = 0.20
+    max_positions: int = Field(10, ge=1)
+    leverage_cap: Decimal = Decimal(3)
+    max_order_notional: Decimal = Decimal(100_000)
+    symbol_exposure: Fraction = Field(0.5, description="notional of one symbol over equity")
+    total_exposure: float = Field(1.5, gt=0, description="total notional over equity")
+    max_orders_per_minute: int = Field(60, ge=1)
+    min_notional: Decimal = Decimal(5)
+    quantity_step: Decimal = Decimal("0.001")
+    price_tick: Decimal = Decimal("0.01")
+    losing_streak: int = Field(5, ge=1, description="longer streaks make the gate DEFENSIVE")
+    record_disable_streak: int = Field(10, ge=1)
+
+
+class CostSettings(Section):
+    """Fees, slippage and funding, as fractions."""
+
+    maker: Decimal = Decimal("0.0002")
+    taker: Decimal = Decimal("0.0004")
+    slippage_min: Decimal = Decimal("0.0002")
+    slippage_max: Decimal = Decimal("0.0005")
+    funding_8h: Decimal = Decimal("0.0001")
+
+
+class EngineSettings(Section):
+    """The policy's loop."""
+
+    strategy: str = "tradewind"
+    cycle_s: float = Field(30, gt=0)
+    request_timeout_s: float = Field(3, gt=0)
+    initial_cash: Decimal = Field(Decimal(10_000), gt=0)
+    time_exit_horizons: float = Field(2.0, gt=0, description="time exit after this many horizons")
+    lease_s: float = Field(30, gt=0, description="a second engine is refused while the lease lives")
+    require_edge: bool = Field(True, description="refuse an entry without positive net edge")
+
+
+PROFILE_SIZES: dict[Profile, dict[str, Any]] = {
+    Profile.FULL: {},
+    Profile.QUICK: {
+        "training": {
+            "epochs": 3,
+            "max_epoch_samples": 4000,
+            "walk_forward_folds": 6,
+            "deep_folds": 2,
+            "bootstrap_samples": 300,
+        }
+    },
+}
+
+
+class ProfileSource(PydanticBaseSettingsSource):
+    """The lowest source: sizes of the chosen profile, under everything a user sets."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: this source answers whole sections at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the sizes of the profile that the sources above have chosen."""
+        try:
+            profile = Profile(self.current_state.get("profile", Profile.FULL))
+        except ValueError:  # the validation that follows names the bad value
+            return {}
+        return PROFILE_SIZES[profile]
+
+
+class Settings(BaseSettings):
+    """The whole tree.
+
+    ``data`` (environment ``TRADEWIND_DATA``) is a folder of sets; set but unreadable is an
+    error, never a fallback. ``home`` holds all embedded state.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRADEWIND_",
+        env_nested_delimiter="__",
+        toml_file="tradewind.toml",
+        extra="forbid",
+        frozen=True,
+    )
+
+    home: Path = Path("var")
+    data: Path | None = None
+    profile: Profile = Profile.FULL
+    clock: Literal["wall", "replay"] = "wall"
+    ledger_url: str | None = Field(None, description="SQLAlchemy URL; None: SQLite under `home`")
+    market: MarketSettings = MarketSettings()
+    features: FeatureSettings = FeatureSettings()
+    training: TrainingSettings = TrainingSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    gates: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serving: ServingSettings = ServingSettings()
+    thresholds: ThresholdSettings = ThresholdSettings()
+    sizing: SizingSettings = SizingSettings()
+    risk: RiskSettings = RiskSettings()
+    costs: CostSettings = CostSettings()
+    engine: EngineSettings = EngineSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, environment, then the file."""
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls),
+            ProfileSource(settings_cls),
+        )
+
+    @property
+    def store_root(self) -> Path:
+        """Return the folder of Parquet partitions."""
+        return self.home / "store"
+
+    @property
+    def ledger_database_url(self) -> str:
+        """Return the SQLAlchemy URL of the ledger."""
+        return self.ledger_url or f"sqlite:///{(self.home / 'ledger.db').absolute()}"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        """Return the MLflow tracking URI."""
+        if self.registry.tracking_uri:
+            return self.registry.tracking_uri
+        return f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').absolute()}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Return the artifact folder used with the embedded tracking store."""
+        return (self.home / "mlflow" / "artifacts").absolute()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Build the settings, turning a validation error into one clear line.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_setting``, naming the setting, the value and what is allowed.
+    """
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"]) or "(root)"
+        variable = "TRADEWIND_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise TradewindError(
+            ErrorCode.BAD_SETTING,
+            f"setting {path} = {first.get('input')!r}: {first['msg']}",
+            f"Correct it in tradewind.toml or in the environment variable {variable}",
+        ) from error
+    except ValueError as error:
+        raise TradewindError(
+            ErrorCode.BAD_SETTING,
+            f"settings cannot be read: {error}",
+            "Correct tradewind.toml or the TRADEWIND_* environment variable it names",
+        ) from error
+    _check_data_folder(settings)
+    return settings
+
+
+def _check_data_folder(settings: Settings) -> None:
+    if settings.data is None:
+        return
+    try:
+        next(settings.data.iterdir(), None)
+    except OSError as error:
+        raise TradewindError(
+            ErrorCode.DATA_UNREADABLE,
+            f"TRADEWIND_DATA = {settings.data} cannot be read ({error.strerror})",
+            "Point it at a folder of sets such as binance_usdm_perp_15m, or unset it",
+        ) from error
