@@ -1,1 +1,1 @@
-
+"""Composition root: definitions, jobs, schedules, resources and the command line."""

@@ -71,6 +71,7 @@ class Leg(StrEnum):
     STOP = "stop"
     TARGET = "target"
     EXIT = "exit"
+    REDUCE = "reduce"
 
 
 class OrderStatus(StrEnum):
@@ -109,10 +110,12 @@ class RefusalCode(StrEnum):
     SIZE_ZERO = "size_zero"
     BELOW_MIN_NOTIONAL = "below_min_notional"
     KELLY_NEGATIVE = "kelly_negative"
+    NO_EXIT_PLAN = "no_exit_plan"
     STALE_DATA = "stale_data"
     MISSING_PREDICTION = "missing_prediction"
     BAD_PREDICTION = "bad_prediction"
     FEATURE_MISMATCH = "feature_mismatch"
+    BAD_FEATURES = "bad_features"
     SERVING_DOWN = "serving_down"
     SYMBOL_DISABLED = "symbol_disabled"
     KILL_SWITCH = "kill_switch"

@@ -16,6 +16,21 @@ from tradewind.errors import ErrorCode, TradewindError
 
 
 @contextlib.contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn the system's "no room" errors into one clear ``disk_full`` naming ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise TradewindError(
+            ErrorCode.DISK_FULL,
+            f"no space left while writing {target}",
+            "Free space on that device, then run the same command again",
+        ) from error
+
+
+@contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it on success.
 
@@ -24,25 +39,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
     TradewindError
         ``disk_full`` when the device has no space left; ``target`` is left as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TradewindError(
-                ErrorCode.DISK_FULL,
-                f"no space left while writing {target}",
-                "Free space on that device, then run the same command again",
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -80,6 +80,14 @@ class MarketSettings(Section):
     )
     proxy: str | None = Field(None, description="https proxy for the exchange's API")
     ca_file: Path | None = Field(None, description="CA bundle of the exchange's certificate")
+    connect_timeout_s: float = Field(10, gt=0, description="to find an exchange that answers")
+    request_timeout_s: float = Field(20, gt=0, description="one request to an exchange")
+    network_attempts: int = Field(5, ge=1, description="tries of a request, on network errors only")
+    backoff_s: float = Field(0.5, gt=0, description="first pause between tries; it doubles")
+    backoff_max_s: float = Field(8, gt=0)
+    gap_requests: int = Field(50, ge=0, description="gaps asked for again per symbol and run")
+    lock_timeout_s: float = Field(30, gt=0, description="wait for another writer of a series")
+    simulated_seed: int = Field(7, ge=0, description="seed of the simulated market")
 
     @property
     def timeframe_ms(self) -> int:
@@ -98,6 +106,12 @@ class FeatureSettings(Section):
     window: int = Field(128, ge=2, description="bars in a deep window")
     warmup_bars: int = Field(3000, ge=300, description="trailing bars a recursive indicator needs")
     ratio_window: int = Field(200, ge=20)
+    max_gap_bars: int = Field(
+        96, ge=0, description="longest hole indicators ride over; a longer one restarts warm-up"
+    )
+    risk_atr_bars: int = Field(
+        100, ge=15, description="trailing bars of the risk timeframe that its ATR runs over"
+    )
 
 
 class TrainingSettings(Section):
@@ -127,6 +141,41 @@ class TrainingSettings(Section):
     def _shares_sum_to_one(self) -> TrainingSettings:
         if abs(sum(self.split) - 1) > 1e-9 or min(self.split) <= 0:
             raise ValueError(f"split {self.split} must be four positive shares that sum to 1")
+        return self
+
+
+class BoostedSettings(Section):
+    """Boosted trees, regularised for a target that is mostly noise."""
+
+    learning_rate: float = Field(0.02, gt=0, le=1)
+    num_leaves: int = Field(15, ge=2)
+    min_leaf_share: float = Field(0.02, gt=0, lt=0.5, description="least share of rows in a leaf")
+    feature_fraction: float = Field(0.5, gt=0, le=1)
+    bagging_fraction: float = Field(0.6, gt=0, lt=1, description="rows drawn for each tree")
+    lambda_l2: float = Field(10.0, ge=0)
+    max_rounds: int = Field(400, ge=1)
+    early_stopping_rounds: int = Field(50, ge=1)
+
+
+class DeepSettings(Section):
+    """The transformer's shape and its optimiser's details."""
+
+    d_model: int = Field(128, ge=4)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=2)
+    feedforward: int = Field(512, ge=4)
+    input_clip: float = Field(5.0, gt=0, description="standardised inputs are clipped to ± this")
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps with rising rate")
+    patience: int = Field(6, ge=1, description="epochs without a better validation loss")
+    validation_rows: int = Field(2000, ge=50, description="evenly spaced rows scored per epoch")
+    threads: int = Field(1, ge=1, description="threads of one torch process")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> DeepSettings:
+        if self.d_model % (2 * self.heads):
+            raise ValueError(f"d_model {self.d_model} must be a multiple of 2 × heads {self.heads}")
         return self
 
 
@@ -160,6 +209,10 @@ class RegistrySettings(Section):
     tracking_uri: str | None = Field(None, description="None: SQLite under `home`")
     experiment: str = "tradewind"
     max_model_age_days: float = Field(8, gt=0)
+    request_timeout_s: int = Field(10, ge=1, description="per request to a tracking server")
+    request_retries: int = Field(2, ge=0, description="repeats of a failed tracking request")
+    lock_timeout_s: float = Field(30, gt=0, description="wait for another alias change")
+    history_limit: int = Field(50, ge=1, description="alias changes kept per registered model")
 
 
 class ServingSettings(Section):
@@ -175,9 +228,19 @@ class ServingSettings(Section):
     timeout_s: float = Field(30, gt=0)
     flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
     log_queue: int = Field(10_000, ge=1)
+    threads: int = Field(8, ge=1, description="threads of BentoML's own API")
+    max_batch_passes: int = Field(
+        4000, ge=1, description="rows × passes of one forward; what is beyond waits its turn"
+    )
+    max_symbols: int = Field(500, ge=1, description="symbols in one request")
+    retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
+    reload_retry_s: float = Field(30, gt=0, description="pause before a failed version is tried again")
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
     epistemic_p_limit: float = Field(0.05, gt=0)
     metrics_namespace: str = "tradewind"
+    client_timeout_s: float = Field(10, gt=0, description="how long a caller waits for an answer")
+    client_attempts: int = Field(3, ge=1, description="tries of a read when the connection fails")
+    client_backoff_s: float = Field(0.1, ge=0, description="pause before the first repeat")
 
 
 class ThresholdSettings(Section):
@@ -215,6 +278,18 @@ class SizingSettings(Section):
     size_from_confidence: bool = Field(True, description="off switch: factor 1.0")
     symbol_record: bool = Field(True, description="off switch: factor 1.0")
     adaptive_stop: bool = Field(True, description="off: the mathematician's stop alone")
+    mode_risk: bool = Field(True, description="off switch of the risk mode's share: factor 1.0")
+    kelly: bool = Field(True, description="off: no Kelly cap")
+    size_volatility_low: float = Field(0.25, gt=0, description="least volatility multiplier")
+    size_volatility_high: float = Field(2.0, gt=0, description="greatest volatility multiplier")
+    stop_volatility_low: float = Field(0.5, gt=0, description="narrowest adaptive stop, multiple")
+    stop_volatility_high: float = Field(2.0, gt=0, description="widest adaptive stop, multiple")
+    record_min_trades: int = Field(20, ge=1, description="trades before a record changes a size")
+    record_days: float = Field(90, gt=0, description="older trades no longer count")
+    record_low: Fraction = Field(0.35, description="win rate below which the size is cut")
+    record_low_factor: float = Field(0.5, ge=0, le=1)
+    record_high: Fraction = Field(0.55, description="win rate above which the size is raised")
+    record_high_factor: float = Field(1.25, ge=1)
 
 
 class RiskSettings(Section):
@@ -238,6 +313,15 @@ class RiskSettings(Section):
     price_tick: Decimal = Decimal("0.01")
     losing_streak: int = Field(5, ge=1, description="longer streaks make the gate DEFENSIVE")
     record_disable_streak: int = Field(10, ge=1)
+    record_disable_hours: float = Field(24, gt=0, description="how long such a symbol is off")
+    defensive_at: float = Field(0.5, gt=0, description="share of the daily loss: DEFENSIVE")
+    critical_at: float = Field(0.8, gt=0, description="share of the daily loss: CRITICAL")
+    no_new_trades_at: float = Field(1.0, gt=0, description="share above which entries stop")
+    defensive_exit_at: float = Field(1.5, gt=0, description="share: every position halved")
+    emergency_at: float = Field(2.0, gt=0, description="share: everything closed")
+    critical_allows_entries: bool = Field(True, description="off: CRITICAL takes no new trades")
+    volatility_low_share: Fraction = Field(0.25, description="lowest share of 90 days: low")
+    volatility_high_share: Fraction = Field(0.10, description="top share of 90 days: high")
 
 
 class CostSettings(Section):
@@ -247,7 +331,19 @@ class CostSettings(Section):
     taker: Decimal = Decimal("0.0004")
     slippage_min: Decimal = Decimal("0.0002")
     slippage_max: Decimal = Decimal("0.0005")
+    slippage_per_volatility: Decimal = Field(
+        Decimal("0.005"), ge=0, description="added per unit of daily volatility: 1 bp at 0.02"
+    )
+    slippage_per_notional: Decimal = Field(
+        Decimal("1e-9"), ge=0, description="added per unit of notional: 1 bp per 100,000"
+    )
     funding_8h: Decimal = Decimal("0.0001")
+
+
+class LedgerSettings(Section):
+    """The durable record."""
+
+    busy_timeout_s: float = Field(5, gt=0, description="how long a write waits for another's")
 
 
 class EngineSettings(Section):
@@ -315,6 +411,8 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     features: FeatureSettings = FeatureSettings()
     training: TrainingSettings = TrainingSettings()
+    boosted: BoostedSettings = BoostedSettings()
+    deep: DeepSettings = DeepSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
@@ -324,6 +422,7 @@ class Settings(BaseSettings):
     sizing: SizingSettings = SizingSettings()
     risk: RiskSettings = RiskSettings()
     costs: CostSettings = CostSettings()
+    ledger: LedgerSettings = LedgerSettings()
     engine: EngineSettings = EngineSettings()
 
     @classmethod

@@ -1,1 +1,41 @@
+"""The durable record. Open it with `open_ledger(settings)`, tell time with `open_clock`."""
 
+from tradewind.ledger.clock import LedgerClock, open_clock, read_clock, set_replay_clock
+from tradewind.ledger.lease import Lease, engine_alive
+from tradewind.ledger.ledger import Ledger, open_ledger
+from tradewind.ledger.queries import EquityHistory, TradeResult
+from tradewind.ledger.records import (
+    BrokerBook,
+    EquityPoint,
+    FundingPayment,
+    KillState,
+    LedgerCheck,
+    Position,
+    PredictionRecord,
+    StoredIntent,
+    WorkingOrder,
+)
+from tradewind.ledger.switch import KillSwitch
+
+__all__ = [
+    "BrokerBook",
+    "EquityHistory",
+    "EquityPoint",
+    "FundingPayment",
+    "KillState",
+    "KillSwitch",
+    "Lease",
+    "Ledger",
+    "LedgerCheck",
+    "LedgerClock",
+    "Position",
+    "PredictionRecord",
+    "StoredIntent",
+    "TradeResult",
+    "WorkingOrder",
+    "engine_alive",
+    "open_clock",
+    "open_ledger",
+    "read_clock",
+    "set_replay_clock",
+]

@@ -6,19 +6,25 @@ Shapes: ``n`` rows, ``F`` wide features, ``W`` bars in a deep window, ``D`` deep
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import Settings
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+CONFIG_FILE = "config.json"
 
 EpochHook = Callable[[int, Mapping[str, float]], None]
 """Called after each epoch (or boosting round block) with its number and metrics."""
@@ -126,6 +132,13 @@ class Forecaster(ABC):
     """One model family. Same data, settings and seed on one machine give the same weights."""
 
     family: ClassVar[str]
+    reads_wide: ClassVar[bool]
+    """Whether the family reads the wide features, or else the deep windows."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return an unfitted forecaster of the sizes in ``settings``."""
 
     @abstractmethod
     def fit(
@@ -157,9 +170,101 @@ class Forecaster(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path) -> Forecaster:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote; raise ``model_unusable`` on a bad or foreign folder."""
 
     def importance(self) -> dict[str, float]:
         """Return feature importance by name, empty where the family has none."""
         return {}
+
+
+def read_config(folder: Path, family: str) -> dict[str, Any]:
+    """Return the ``config.json`` of a saved forecaster, refusing another family's folder."""
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unusable(folder, f"{CONFIG_FILE} cannot be read ({error})") from error
+    if config.get("family") != family:
+        raise unusable(folder, f"its family is {config.get('family')!r}, not {family!r}")
+    return config
+
+
+def unusable(folder: Path, why: str) -> TradewindError:
+    """Return the error for a saved model that cannot serve."""
+    return TradewindError(
+        ErrorCode.MODEL_UNUSABLE,
+        f"model in {folder}: {why}",
+        "Train it again, or roll back to the previous version",
+    )
+
+
+def check_labels(samples: Samples, name: str) -> None:
+    """Refuse rows that cannot be learnt from: no rows, unknown labels, no positive scale."""
+    if len(samples) == 0:
+        raise TradewindError(
+            ErrorCode.NOT_ENOUGH_BARS,
+            f"the {name} slice has 0 labelled rows",
+            "Ingest more history or raise training.days_back",
+        )
+    for field in ("y_up", "fwd_ret"):
+        bad = int((~np.isfinite(getattr(samples, field))).sum())
+        if bad:
+            raise _bad_rows(f"{name}.{field}", bad, len(samples), "has no finite label")
+    _check_scale(samples, name)
+
+
+def check_inputs(samples: Samples, *, reads_wide: bool, nullable: Collection[str]) -> None:
+    """Refuse what a prediction cannot rest on.
+
+    Parameters
+    ----------
+    samples
+        Rows to predict; their labels are not looked at.
+    reads_wide
+        Check the wide matrix, or else the deep windows.
+    nullable
+        Wide columns in which NaN means "not collected" and is allowed; Inf never is.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input``, naming the column and how many rows are bad.
+    """
+    _check_scale(samples, "samples")
+    if not reads_wide:
+        bad = _bad_windows(samples.deep)
+        if bad:
+            raise _bad_rows("deep window", bad, len(samples), "holds NaN or Inf or is short")
+        return
+    tolerant = np.array([column in nullable for column in samples.wide_names], dtype=np.bool_)
+    broken = np.isinf(samples.wide) | (np.isnan(samples.wide) & ~tolerant)
+    if broken.any():
+        column = int(broken.any(axis=0).argmax())
+        count = int(broken[:, column].sum())
+        raise _bad_rows(samples.wide_names[column], count, len(samples), "holds NaN or Inf")
+
+
+def _check_scale(samples: Samples, name: str) -> None:
+    bad = int((~(np.isfinite(samples.scale) & (samples.scale > 0))).sum())
+    if bad:
+        raise _bad_rows(f"{name}.scale", bad, len(samples), "is not a positive volatility")
+
+
+def _bad_windows(deep: DeepWindows) -> int:
+    """Count windows that are short or hold a NaN or Inf, without building them."""
+    count = int((deep.end < deep.width - 1).sum())
+    if count:
+        return count
+    for code, rows in enumerate(deep.rows):
+        total = np.concatenate([[0], np.cumsum(~np.isfinite(rows).all(axis=1))])
+        end = deep.end[deep.symbol == code] + 1
+        count += int((total[end] > total[end - deep.width]).sum())
+    return count
+
+
+def _bad_rows(what: str, bad: int, rows: int, why: str) -> TradewindError:
+    return TradewindError(
+        ErrorCode.BAD_INPUT,
+        f"{what} {why} in {bad} of {rows} rows",
+        "Materialise the features again, or leave those rows out",
+    )

@@ -1,0 +1,153 @@
+"""Assets of a model family: training set → model → evaluation → drift → promotion.
+
+The same steps as the retrain job, one at a time, for a person who works on the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    AssetIn,
+    AssetsDefinition,
+    AutomationCondition,
+    MaterializeResult,
+    Output,
+    asset,
+)
+
+from assets import metadata, steps
+from assets.checks import GATE_NAMES, drift_result, gate_results
+from assets.config import RetrainConfig
+from assets.keys import FEATURES, family_key
+from assets.partitions import units_partition
+from assets.platform import Platform
+from assets.workspace import UnitTask
+
+Task = dict[str, Any]
+OWNERS = ["team:quant"]
+
+
+def family_assets(family: str) -> list[AssetsDefinition]:
+    """Return the chain of assets of one family."""
+    common: dict[str, Any] = {
+        "partitions_def": units_partition,
+        "group_name": family,
+        "owners": OWNERS,
+        "code_version": "1",
+    }
+    evaluation_key = family_key(family, "evaluation")
+
+    @asset(
+        key=family_key(family, "training_set"),
+        deps=[FEATURES],
+        kinds={"polars"},
+        description="Labelled, warm rows with their deep windows.",
+        **common,
+    )
+    def training_set(
+        context: AssetExecutionContext, platform: Platform, config: RetrainConfig
+    ) -> Output[Task]:
+        plan = steps.plan_retrain(
+            platform.settings,
+            platform.clock(),
+            families=[family],
+            days_back=config.days_back,
+            epochs=config.epochs,
+            seed=config.seed,
+            dagster_run_id=context.run_id,
+            allow_failed_gates=config.allow_failed_gates,
+        )
+        task = plan.tasks[0].model_copy(update={"key": context.partition_key})
+        shown = steps.prepare(platform.settings, task)
+        return Output(task.model_dump(), metadata=metadata.figures(shown))
+
+    @asset(
+        key=family_key(family, "model"),
+        ins={"unit": AssetIn(family_key(family, "training_set"))},
+        kinds={family if family == "lightgbm" else "pytorch", "mlflow"},
+        pool="training",
+        description="Fitted weights; a killed fit continues from its checkpoint.",
+        **common,
+    )
+    def model(context: AssetExecutionContext, platform: Platform, unit: Task) -> Output[Task]:
+        task = UnitTask(**unit)
+        shown = steps.fit(
+            platform.settings,
+            task,
+            lambda epoch, values: context.log.info("epoch %d %s", epoch, dict(values)),
+        )
+        return Output(unit, metadata=metadata.figures(shown))
+
+    @asset(
+        key=evaluation_key,
+        ins={"unit": AssetIn(family_key(family, "model"))},
+        kinds={"mlflow"},
+        pool="training",
+        check_specs=[
+            AssetCheckSpec(name, asset=evaluation_key, blocking=True) for name in GATE_NAMES
+        ],
+        description="Calibrated, evaluated out of sample, gated and registered version.",
+        **common,
+    )
+    def evaluation(
+        context: AssetExecutionContext, platform: Platform, unit: Task
+    ) -> Iterator[Output[Task] | AssetCheckResult]:
+        task = UnitTask(**unit)
+        steps.walk_forward(platform.settings, task)
+        judged = steps.evaluate(platform.settings, task)
+        yield Output(
+            {"task": unit, "judged": judged.to_dict()},
+            metadata={
+                **metadata.figures(judged.metrics),
+                **metadata.pictures(judged.pictures),
+                "version": f"{judged.name}/{judged.version}",
+            },
+        )
+        yield from gate_results(judged)
+
+    @asset(
+        key=family_key(family, "drift"),
+        ins={"judged": AssetIn(evaluation_key)},
+        kinds={"evidently"},
+        check_specs=[AssetCheckSpec("psi", asset=family_key(family, "drift"))],
+        description="PSI of features and prediction: recent bars against the calibration slice.",
+        **common,
+    )
+    def drift(
+        context: AssetExecutionContext, platform: Platform, judged: Task
+    ) -> Iterator[Output[Task] | AssetCheckResult]:
+        found = steps.measure_drift(platform.settings, UnitTask(**judged["task"]))
+        yield Output(judged, metadata=metadata.figures(found.figures))
+        yield drift_result(found)
+
+    @asset(
+        key=family_key(family, "promotion"),
+        ins={"judged": AssetIn(family_key(family, "drift"))},
+        kinds={"mlflow"},
+        automation_condition=(
+            AutomationCondition.eager() & AutomationCondition.all_deps_blocking_checks_passed()
+        ).with_label("follow_passed_gates"),
+        description="The alias that the version has earned, moved and recorded.",
+        **common,
+    )
+    def promotion(
+        context: AssetExecutionContext, platform: Platform, judged: Task
+    ) -> MaterializeResult[None]:
+        release = steps.promote(
+            platform.settings, UnitTask(**judged["task"]), steps.Judgement(**judged["judged"])
+        )
+        context.log.info("%s", release.text)
+        return MaterializeResult(
+            metadata={
+                "version": f"{release.name}/{release.version}",
+                "alias": release.alias or "none",
+                "text": release.text,
+            }
+        )
+
+    return [training_set, model, evaluation, drift, promotion]

@@ -1,0 +1,132 @@
+"""Ops that look at champions again, and those that move aliases by hand."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any, Literal
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    AssetObservation,
+    Config,
+    OpExecutionContext,
+    op,
+)
+from pydantic import Field
+
+from assets.config import UnitsConfig
+from assets.keys import family_key
+from assets.metadata import figures
+from assets.platform import Platform
+from assets.steps import live
+from assets.units import plan_units
+from tradewind.errors import ErrorCode, TradewindError
+
+
+class PromoteConfig(Config):
+    """Which version gets which alias, and why."""
+
+    name: str = Field(description="Registered model, e.g. tradewind.lightgbm.BTCUSDT")
+    version: int = Field(ge=1, description="Version number in MLflow's registry")
+    to: str = Field(default="champion", description="champion, challenger or canary")
+    why: str = Field(min_length=3, description="The reason; recorded with the change")
+
+
+class RollbackConfig(Config):
+    """Which model goes back to its previous champion, and why."""
+
+    name: str = Field(description="Registered model, e.g. tradewind.lightgbm.BTCUSDT")
+    why: str = Field(min_length=3, description="The reason; recorded with the change")
+
+
+@op(description="Metrics of each champion on bars newer than its data window.")
+def evaluate_champions(
+    context: OpExecutionContext, platform: Platform, config: UnitsConfig
+) -> dict[str, Any]:
+    """Evaluate every chosen champion and observe the figures on the graph."""
+    settings, clock = platform.settings, platform.clock()
+    shown: dict[str, Any] = {}
+    for unit in plan_units(settings, config.symbols, config.families):
+        found = live.evaluate_champion(settings, clock, unit)
+        shown[unit.name] = found.figures
+        context.log_event(
+            AssetObservation(
+                family_key(unit.family, "evaluation"),
+                partition=unit.key,
+                metadata=figures({"version": found.version, **found.figures}),
+            )
+        )
+    return shown
+
+
+@op(description="PSI of each champion's features and prediction over the last days.")
+def measure_drift(
+    context: OpExecutionContext, platform: Platform, config: UnitsConfig
+) -> dict[str, Any]:
+    """Measure every chosen champion and report a soft check on the graph."""
+    settings, clock = platform.settings, platform.clock()
+    shown: dict[str, Any] = {}
+    for unit in plan_units(settings, config.symbols, config.families):
+        found = live.drift_of_champion(settings, clock, unit)
+        shown[unit.name] = found.figures
+        context.log_event(
+            AssetCheckEvaluation(
+                asset_key=family_key(unit.family, "drift"),
+                check_name="psi",
+                passed=found.figures["status"] == "fine",
+                severity=AssetCheckSeverity.WARN,
+                partition=unit.key,
+                metadata=figures({"version": found.version, **found.figures}),
+            )
+        )
+    return shown
+
+
+@op(description="Point an alias at a version whose gates passed.")
+def promote_version(
+    context: OpExecutionContext, platform: Platform, config: PromoteConfig
+) -> dict[str, Any]:
+    """Move one alias by hand; the gates recorded on the version are read again."""
+    from registry.aliases import promote
+    from registry.tracking import Tracking
+
+    change = promote(
+        Tracking(platform.settings),
+        config.name,
+        config.version,
+        who=f"{getpass.getuser()} (dagster:{context.run_id})",
+        why=config.why,
+        to=_alias(config.to),
+    )
+    context.log.info("%s: %s is now version %s", change.name, change.alias, change.to_version)
+    return {"name": change.name, "alias": change.alias, "version": change.to_version}
+
+
+@op(description="Swap champion and previous.")
+def roll_back(
+    context: OpExecutionContext, platform: Platform, config: RollbackConfig
+) -> dict[str, Any]:
+    """Go back to the previous champion."""
+    from registry.aliases import rollback
+    from registry.tracking import Tracking
+
+    change = rollback(
+        Tracking(platform.settings),
+        config.name,
+        who=f"{getpass.getuser()} (dagster:{context.run_id})",
+        why=config.why,
+    )
+    context.log.info("%s: champion is now version %s", change.name, change.to_version)
+    return {"name": change.name, "alias": change.alias, "version": change.to_version}
+
+
+def _alias(text: str) -> Literal["champion", "challenger", "canary"]:
+    for alias in ("champion", "challenger", "canary"):
+        if text == alias:
+            return alias
+    raise TradewindError(
+        ErrorCode.BAD_INPUT,
+        f"to = {text!r} is not an alias a version can be promoted to",
+        "Choose champion, challenger or canary",
+    )

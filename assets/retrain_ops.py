@@ -1,0 +1,152 @@
+"""The ops of the retrain job: each runs one step and reports it on the asset graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dagster import (
+    AssetMaterialization,
+    DynamicOut,
+    DynamicOutput,
+    OpExecutionContext,
+    Out,
+    Output,
+    op,
+)
+
+from assets import metadata, steps
+from assets.checks import drift_evaluation, gate_evaluations
+from assets.config import RetrainConfig
+from assets.keys import family_key
+from assets.platform import Platform
+from assets.workspace import UnitTask
+
+Task = dict[str, Any]
+POOL = "training"
+
+
+@op(out=DynamicOut(Task), description="Settle the units and open the tracking run.")
+def plan_units(
+    context: OpExecutionContext, platform: Platform, config: RetrainConfig
+) -> Iterator[DynamicOutput[Task]]:
+    """Yield one task a unit."""
+    plan = steps.plan_retrain(
+        platform.settings,
+        platform.clock(),
+        symbols=config.symbols,
+        families=config.families,
+        days_back=config.days_back,
+        epochs=config.epochs,
+        seed=config.seed,
+        dagster_run_id=context.run_id,
+        allow_failed_gates=config.allow_failed_gates,
+    )
+    context.log.info("retraining %s", ", ".join(task.unit.name for task in plan.tasks))
+    for task in plan.tasks:
+        yield DynamicOutput(task.model_dump(), mapping_key=task.unit.mapping_key)
+
+
+@op(description="Build the training set.")
+def prepare_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> Task:
+    """Store the training set and report it."""
+    task = UnitTask(**unit)
+    shown = steps.prepare(platform.settings, task)
+    context.log_event(_materialised(task, "training_set", shown))
+    return unit
+
+
+@op(pool=POOL, description="Fit the model; a killed fit continues from its checkpoint.")
+def fit_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> Task:
+    """Fit and report; each epoch is a line of the run's log and a point in MLflow."""
+    task = UnitTask(**unit)
+    shown = steps.fit(platform.settings, task, _epoch_log(context, task, "fit"))
+    context.log_event(_materialised(task, "model", shown))
+    return unit
+
+
+@op(pool=POOL, description="Emulate past retrainings for out-of-sample predictions.")
+def walk_forward_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> int:
+    """Walk forward; each fold is a line of the run's log."""
+    task = UnitTask(**unit)
+    return steps.walk_forward(platform.settings, task, _epoch_log(context, task, "walk_forward"))
+
+
+@op(
+    pool=POOL,
+    out=Out(Task),
+    description="Calibrate, evaluate, check the gates, register the version.",
+)
+def evaluate_unit(
+    context: OpExecutionContext, platform: Platform, unit: Task, out_of_sample_rows: int
+) -> Task:
+    """Judge the candidate and report its figures, pictures and gates."""
+    task = UnitTask(**unit)
+    judged = steps.evaluate(platform.settings, task)
+    shown = {
+        **metadata.figures({**judged.metrics, "out_of_sample_rows": out_of_sample_rows}),
+        **metadata.pictures(judged.pictures),
+        "version": f"{judged.name}/{judged.version}",
+        "mlflow_run_id": judged.run_id,
+    }
+    context.log_event(
+        AssetMaterialization(
+            family_key(task.family, "evaluation"), partition=task.key, metadata=shown
+        )
+    )
+    for evaluation in gate_evaluations(task, judged):
+        context.log_event(evaluation)
+    return {"task": unit, "judged": judged.to_dict()}
+
+
+@op(description="PSI of features and prediction, recent bars against the calibration slice.")
+def drift_unit(context: OpExecutionContext, platform: Platform, judged: Task) -> Task:
+    """Measure drift and report it as a soft check."""
+    task = UnitTask(**judged["task"])
+    drift = steps.measure_drift(platform.settings, task)
+    context.log_event(_materialised(task, "drift", drift.figures))
+    context.log_event(drift_evaluation(task, drift))
+    return judged
+
+
+@op(
+    out=Out(Task, is_required=False),
+    description="Move the alias, if the gates recorded on the version allow it.",
+)
+def promote_unit(
+    context: OpExecutionContext, platform: Platform, judged: Task
+) -> Iterator[Output[Task]]:
+    """Promote, or say which gates forbid it."""
+    task = UnitTask(**judged["task"])
+    release = steps.promote(platform.settings, task, steps.Judgement(**judged["judged"]))
+    context.log.info("%s", release.text)
+    if release.alias is None:
+        return
+    shown = {"version": f"{release.name}/{release.version}", "alias": release.alias}
+    context.log_event(_materialised(task, "promotion", {**shown, "text": release.text}))
+    yield Output({**shown, "gates": "passed" if release.passed else "failed"})
+
+
+def _materialised(task: UnitTask, stage: str, shown: Mapping[str, Any]) -> AssetMaterialization:
+    return AssetMaterialization(
+        family_key(task.family, stage), partition=task.key, metadata=metadata.figures(shown)
+    )
+
+
+def _epoch_log(context: OpExecutionContext, task: UnitTask, step: str) -> steps.EpochLog:
+    def log(number: int, values: Mapping[str, float]) -> None:
+        text = " ".join(f"{name}={value:.4f}" for name, value in values.items())
+        context.log.info("%s %s %d %s", task.unit.name, step, number, text)
+
+    return log
+
+
+__all__ = [
+    "drift_unit",
+    "evaluate_unit",
+    "fit_unit",
+    "plan_units",
+    "prepare_unit",
+    "promote_unit",
+    "walk_forward_unit",
+]

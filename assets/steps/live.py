@@ -1,0 +1,103 @@
+"""Look at the champion again, on bars newer than everything it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from assets.units import Unit, unit_symbols
+from tradewind.clock import Clock
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import MS_PER_DAY, Settings
+
+if TYPE_CHECKING:
+    from tradewind.models.base import Samples
+    from tradewind.models.bundle import ModelBundle
+
+MIN_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Live:
+    """Figures of a champion on bars it has never seen."""
+
+    version: str
+    rows: int
+    figures: dict[str, Any]
+
+
+def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
+    """Return the champion's metrics on labelled bars after its data window.
+
+    Fewer than 200 such rows give no metrics, only their number: a figure from a handful
+    of overlapping labels would mislead.
+    """
+    from tradewind.models.metrics import classification_metrics
+
+    label, bundle = _champion(settings, unit)
+    samples = _recent(settings, clock, unit, days=settings.training.days_back)
+    fresh = samples.subset(samples.ts >= bundle.meta.data_end_ms)
+    if len(fresh) < MIN_ROWS:
+        return Live(label, len(fresh), {"rows": len(fresh), "rows_needed": MIN_ROWS})
+    forecast = bundle.predict(fresh, n_samples=settings.serving.n_samples)
+    metrics = classification_metrics(fresh.y_up, forecast.p_up)
+    base = classification_metrics(fresh.y_up, 0 * fresh.y_up + bundle.meta.base_rate)
+    return Live(
+        label,
+        len(fresh),
+        {
+            "rows": len(fresh),
+            **metrics,
+            "base_rate_log_loss": base["log_loss"],
+            "base_rate_brier": base["brier"],
+        },
+    )
+
+
+def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
+    """Return PSI of the champion's features and prediction over the last days."""
+    from tradewind.models.drift import drift_report
+
+    label, bundle = _champion(settings, unit)
+    samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
+    recent = samples.subset(
+        samples.ts >= clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
+    )
+    forecast = bundle.predict(recent, n_samples=settings.serving.n_samples)
+    report = drift_report(
+        bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
+    )
+    return Live(label, len(recent), {"status": report.status, **report.to_metrics()})
+
+
+def _champion(settings: Settings, unit: Unit) -> tuple[str, ModelBundle]:
+    from registry.tracking import Tracking
+    from registry.versions import fetch_bundle, find_alias
+    from tradewind.models.bundle import ModelBundle
+
+    tracking = Tracking(settings)
+    found = find_alias(tracking, unit.name, "champion")
+    if found is None:
+        raise TradewindError(
+            ErrorCode.NO_CHAMPION,
+            f"{unit.name} has no champion",
+            "Launch the Dagster job `retrain`, or run `tradewind train`",
+        )
+    folder = fetch_bundle(
+        tracking, found.name, version=found.version, cache_dir=settings.home / "models"
+    )
+    return f"{found.name}/{found.version}", ModelBundle.load(folder)
+
+
+def _recent(settings: Settings, clock: Clock, unit: Unit, *, days: int) -> Samples:
+    from tradewind.market.ingest import store_for
+    from tradewind.models.dataset import build_training_set
+
+    built = build_training_set(
+        settings,
+        store_for(settings),
+        clock.now_ms(),
+        symbols=unit_symbols(settings, unit),
+        days_back=days,
+    )
+    return built.samples

@@ -1,0 +1,104 @@
+"""Measure drift of a candidate's inputs, and move the alias it has earned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from assets.steps.judge import Judgement
+from assets.steps.train import run_tags
+from assets.workspace import UnitTask, workspace
+from tradewind.settings import MS_PER_DAY, Settings
+
+
+@dataclass(frozen=True)
+class Drift:
+    """PSI of the recent window against the version's calibration slice."""
+
+    status: str
+    worst_feature: str
+    worst_psi: float
+    prediction_psi: float
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of a candidate: its alias, or why it has none."""
+
+    name: str
+    version: int
+    passed: bool
+    alias: str | None
+    text: str
+
+
+def measure_drift(settings: Settings, task: UnitTask) -> Drift:
+    """Compare the last days of the training set with the bundle's reference."""
+    from registry.tracking import Tracking
+    from tradewind.models.bundle import ModelBundle
+    from tradewind.models.dataset import TrainingSet
+    from tradewind.models.drift import drift_report
+    from tradewind.models.drift_report import write_drift_html
+
+    work = workspace(settings, task)
+    samples = TrainingSet.load(work.training_set).samples
+    bundle = ModelBundle.load(work.bundle)
+    recent_from = task.until_ms - settings.drift.recent_days * MS_PER_DAY
+    recent = samples.subset(samples.ts >= recent_from)
+    forecast = bundle.predict(recent, n_samples=settings.serving.n_samples)
+    report = drift_report(
+        bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
+    )
+    before = np.flatnonzero(samples.ts < recent_from)
+    html = write_drift_html(
+        samples.subset(before), recent, work.root / "drift.html", seed=task.seed
+    )
+    run_id = str(json.loads(work.tracking_run.read_text(encoding="utf-8"))["run_id"])
+    with Tracking(settings).start_run(task.unit.name, run_id=run_id, tags=run_tags(task)) as run:
+        run.log_metrics({"psi_worst": report.worst_psi, "psi_prediction": report.prediction_psi})
+        run.log_artifact(html, "drift")
+    return Drift(
+        status=report.status,
+        worst_feature=report.worst_feature,
+        worst_psi=report.worst_psi,
+        prediction_psi=report.prediction_psi,
+        figures={
+            **report.to_metrics(),
+            "status": report.status,
+            "report": str(html),
+            "recent_rows": len(recent),
+        },
+    )
+
+
+def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
+    """Move the alias of a version, after reading its gates again from the registry."""
+    from registry.aliases import promote_candidate
+    from registry.tracking import Tracking
+    from registry.versions import get_version
+
+    tracking = Tracking(settings)
+    version = get_version(tracking, judged.name, version=judged.version)
+    passed = version.tags.get("gates") == "passed" and judged.passed
+    reasons = [str(gate["text"]) for gate in judged.gates if not gate["passed"]]
+    change = promote_candidate(
+        tracking,
+        version,
+        passed,
+        reasons,
+        who=f"dagster:{task.dagster_run_id}",
+        allow_failed=task.allow_failed_gates,
+    )
+    alias = None if change is None else change.alias
+    label = f"{judged.name}/{judged.version}"
+    if alias is None:
+        text = f"{label} is not promoted: {'; '.join(reasons)}"
+    elif passed:
+        text = f"{label} is now {alias}"
+    else:
+        text = f"{label} is {alias} although it missed its gates: {'; '.join(reasons)}"
+    return Release(judged.name, judged.version, passed, alias, text)

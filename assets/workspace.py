@@ -1,0 +1,97 @@
+"""Work folders: named by the hash of what goes in, so that a re-run finds what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from assets.units import Unit
+from tradewind.settings import Settings
+
+
+class UnitTask(BaseModel):
+    """One branch of a retraining: what to train, on which data, asked for by whom."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    key: str
+    until_ms: int
+    days_back: int
+    epochs: int
+    seed: int
+    data_fingerprint: str
+    feature_version: str
+    parent_run_id: str
+    dagster_run_id: str
+    git_commit: str
+    source: str
+    allow_failed_gates: bool = False
+
+    @property
+    def unit(self) -> Unit:
+        """Return the unit."""
+        return Unit(self.family, self.key)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a task keeps what it has finished."""
+
+    root: Path
+
+    @property
+    def training_set(self) -> Path:
+        """Return the folder of the saved training set."""
+        return self.root / "training_set"
+
+    @property
+    def bundle(self) -> Path:
+        """Return the folder of the calibrated bundle."""
+        return self.root / "bundle"
+
+    @property
+    def pictures(self) -> Path:
+        """Return the folder of pictures."""
+        return self.root / "pictures"
+
+    @property
+    def report(self) -> Path:
+        """Return the evaluation report."""
+        return self.root / "report.json"
+
+    @property
+    def tracking_run(self) -> Path:
+        """Return the file that names the tracking run, so that a re-run continues it."""
+        return self.root / "run.json"
+
+    @contextmanager
+    def locked(self, step: str) -> Iterator[None]:
+        """Hold a step's lock: a step orphaned by a killed run finishes before it is repeated."""
+        from filelock import FileLock
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f".{step}.lock"):
+            yield
+
+
+def workspace(settings: Settings, task: UnitTask) -> Workspace:
+    """Return the work folder of a task: the same inputs, the same folder."""
+    inputs = {
+        "data": task.data_fingerprint,
+        "features": task.feature_version,
+        "until": task.until_ms,
+        "days_back": task.days_back,
+        "epochs": task.epochs,
+        "seed": task.seed,
+        "training": settings.training.model_dump(mode="json"),
+        "calibration": settings.calibration.model_dump(mode="json"),
+    }
+    token = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return Workspace(settings.home / "work" / task.family / task.key / token)

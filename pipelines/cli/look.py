@@ -1,0 +1,137 @@
+"""Commands that only look: status, explain, doctor, ledger check, config show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from pipelines.cli.data import utc
+from pipelines.cli.output import JsonOption, emit, friendly, say, table
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import load_settings
+
+ledger_app = typer.Typer(help="Look into the ledger.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+
+
+@friendly
+def status(as_json: bool = JsonOption) -> None:
+    """Show clock, bars, champions, serving and the paper account at a glance."""
+    from pipelines.status import collect
+
+    found = collect(load_settings())
+
+    def text() -> None:
+        say(f"clock: {found['clock']['mode']} at {utc(found['clock']['now_ms'])} UTC")
+        table(
+            f"bars of {found['set']}",
+            ["symbol", "last bar (UTC)", "stale by (s)"],
+            [
+                [name, utc(row["last_ts"]), row["staleness_s"]]
+                for name, row in found["bars"].items()
+            ],
+        )
+        table(
+            "models",
+            ["model", "champion", "challenger", "previous", "gates", "data until (UTC)", "age (days)"],
+            [
+                [
+                    row["name"],
+                    row["champion"],
+                    row["challenger"],
+                    row["previous"],
+                    row["gates"],
+                    utc(row["data_end_ms"]),
+                    row["age_days"],
+                ]
+                for row in found["models"]
+            ],
+        )
+        paper = found["paper"]
+        say(f"serving: {found['serving']}")
+        say(
+            f"paper: cash {paper['cash']}, {paper['open_positions']} open positions, "
+            f"{paper['trades']} closed trades, {paper['decisions']} decisions"
+        )
+
+    emit(found, as_json, text)
+
+
+@friendly
+def explain(
+    decision_id: str = typer.Argument(help="Decision id, or `latest`."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Tell the story of a decision: what was seen, why, what was sent, what became of it."""
+    from tradewind.ledger import open_ledger
+
+    settings = load_settings()
+    with open_ledger(settings) as ledger:
+        story = ledger.explain(decision_id)
+    emit(story.to_dict(), as_json, lambda: say(story.text()))
+
+
+@ledger_app.command("check")
+@friendly
+def ledger_check(as_json: bool = JsonOption) -> None:
+    """Check that the books balance; exit code 3 if they do not."""
+    from policy.brokers.paper import broker_books
+    from tradewind.ledger import open_ledger
+
+    settings = load_settings()
+    with open_ledger(settings) as ledger:
+        result = ledger.check(broker=broker_books(settings))
+    emit(
+        {"ok": result.ok, "lines": list(result.lines)},
+        as_json,
+        lambda: [say(line) for line in result.lines] and None,
+    )
+    if not result.ok:
+        raise TradewindError(
+            ErrorCode.LEDGER_UNBALANCED,
+            f"{sum(line.startswith('✗') for line in result.lines)} checks of the ledger failed",
+            "Stop the engine, read the lines above, and restore from a backup or correct by hand",
+        )
+
+
+@friendly
+def doctor(as_json: bool = JsonOption) -> None:
+    """Check that this machine can run everything; exit code 1 if something is missing."""
+    from pipelines.doctor import examine
+
+    findings = examine()
+    emit(
+        {"ok": all(item.ok for item in findings), "findings": [item.to_dict() for item in findings]},
+        as_json,
+        lambda: table(
+            "doctor",
+            ["check", "result", "found", "remedy"],
+            [
+                [item.name, "ok" if item.ok else "FAILED", item.found, "" if item.ok else item.remedy]
+                for item in findings
+            ],
+        ),
+    )
+    if not all(item.ok for item in findings):
+        raise typer.Exit(1)
+
+
+@config_app.command("show")
+@friendly
+def config_show(as_json: bool = JsonOption) -> None:
+    """Show the settings in force; passwords in URLs are masked."""
+    from pipelines.status import masked_settings
+
+    found = masked_settings(load_settings())
+    emit(found, as_json, lambda: table("settings", ["setting", "value"], _flatten(found)))
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[list[object]]:
+    rows: list[list[object]] = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            rows.extend(_flatten(value, f"{prefix}{name}."))
+        else:
+            rows.append([f"{prefix}{name}", value])
+    return rows

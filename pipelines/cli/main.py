@@ -1,0 +1,46 @@
+"""The application and its groups of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from pipelines.cli import data, demo, look, models, run
+
+app = typer.Typer(
+    name="tradewind",
+    help=(
+        "Trading models from bars to paper orders: ingest, train, calibrate, gate, promote, serve, "
+        "trade. State lives under the setting `home` (TRADEWIND_HOME, default ./var); settings "
+        "come from tradewind.toml and TRADEWIND_* variables."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+DATA = "Data"
+MODELS = "Models"
+RUN = "Serve and trade"
+LOOK = "Look"
+
+app.command(rich_help_panel=DATA)(data.ingest)
+app.command(rich_help_panel=DATA)(data.features)
+app.command(rich_help_panel=MODELS)(models.train)
+app.command(rich_help_panel=MODELS)(models.evaluate)
+app.command(rich_help_panel=MODELS)(models.drift)
+app.command(rich_help_panel=MODELS)(models.promote)
+app.command(rich_help_panel=MODELS)(models.rollback)
+app.command(rich_help_panel=RUN)(run.serve)
+app.command(rich_help_panel=RUN)(run.trade)
+app.command(rich_help_panel=RUN)(demo.demo)
+app.command(rich_help_panel=LOOK)(look.status)
+app.command(rich_help_panel=LOOK)(look.explain)
+app.command(rich_help_panel=LOOK)(look.doctor)
+app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
+app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,147 @@
+"""Commands of the models: train, evaluate, drift, promote, rollback."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from pipelines.cli.output import JsonOption, emit, friendly, say, table
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import load_settings
+
+Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
+Families = typer.Option([], "--family", "-f", help="Only this family; repeatable.")
+Name = typer.Argument(help="Registered model, e.g. tradewind.lightgbm.BTCUSDT")
+
+
+@friendly
+def train(
+    symbols: list[str] = Symbols,
+    families: list[str] = Families,
+    days_back: int = typer.Option(0, min=0, help="Days of labelled bars; 0: the setting."),
+    epochs: int = typer.Option(0, min=0, help="Epochs of deep families; 0: the setting."),
+    seed: int = typer.Option(-1, min=-1, help="Seed; -1: the setting."),
+    allow_failed_gates: bool = typer.Option(
+        False, help="Paper only: with no champion at all, serve the best candidate regardless."
+    ),
+    dry_run: bool = typer.Option(False, help="Say what would be trained, and stop."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Launch the Dagster job `retrain`: fit, calibrate, gate, register, promote.
+
+    A killed training continues where it stopped when the same command runs again.
+    """
+    from assets.units import plan_units
+
+    settings = load_settings()
+    units = [unit.name for unit in plan_units(settings, symbols, families)]
+    if dry_run:
+        emit({"units": units}, as_json, lambda: [say(name) for name in units] and None)
+        return
+    from pipelines.retrain import run_retrain
+
+    outcome = run_retrain(
+        settings,
+        symbols=symbols,
+        families=families,
+        days_back=days_back or None,
+        epochs=epochs or None,
+        seed=None if seed < 0 else seed,
+        allow_failed_gates=allow_failed_gates,
+        quiet=as_json,
+    )
+    emit(outcome.to_dict(), as_json, outcome.print)
+    if not outcome.success:
+        raise typer.Exit(1)
+
+
+@friendly
+def evaluate(
+    symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
+) -> None:
+    """Measure each champion on bars newer than everything it was made from."""
+    _show_champions("evaluate_champion", symbols, families, as_json)
+
+
+@friendly
+def drift(
+    symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
+) -> None:
+    """Measure PSI of each champion's features and predictions over the last days."""
+    _show_champions("drift_of_champion", symbols, families, as_json)
+
+
+@friendly
+def promote(
+    name: str = Name,
+    version: int = typer.Argument(min=1, help="Version number."),
+    to: str = typer.Option("champion", help="champion, challenger or canary"),
+    why: str = typer.Option(..., help="The reason; recorded with the change."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Point an alias at a version whose gates passed; the old champion becomes `previous`."""
+    from registry.aliases import promote as move
+    from registry.tracking import Tracking
+
+    if to not in ("champion", "challenger", "canary"):
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"--to {to!r} is no alias", "Use champion, challenger or canary"
+        )
+    change = move(
+        Tracking(load_settings()),
+        name,
+        version,
+        who=getpass.getuser(),
+        why=why,
+        to=to,  # type: ignore[arg-type]  # checked above
+    )
+    emit(asdict(change), as_json, lambda: say(f"{name}: {change.alias} is {change.to_version}"))
+
+
+@friendly
+def rollback(
+    name: str = Name,
+    why: str = typer.Option(..., help="The reason; recorded with the change."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Swap champion and previous; serving follows within seconds."""
+    from registry.aliases import rollback as move
+    from registry.tracking import Tracking
+
+    change = move(Tracking(load_settings()), name, who=getpass.getuser(), why=why)
+    emit(asdict(change), as_json, lambda: say(f"{name}: champion is {change.to_version}"))
+
+
+def _show_champions(
+    function: str, symbols: list[str], families: list[str], as_json: bool
+) -> None:
+    from assets.steps import live
+    from assets.units import plan_units
+    from tradewind.ledger.clock import open_clock
+
+    settings = load_settings()
+    clock = open_clock(settings)
+    look = getattr(live, function)
+    found: dict[str, Any] = {}
+    for unit in plan_units(settings, symbols, families):
+        seen = look(settings, clock, unit)
+        found[unit.name] = {"version": seen.version, **seen.figures}
+    names = list(dict.fromkeys(key for figures in found.values() for key in figures))
+
+    def text() -> None:
+        table(
+            function.replace("_", " "),
+            ["figure", *found],
+            [[name, *(_short(figures.get(name)) for figures in found.values())] for name in names],
+        )
+
+    emit(found, as_json, text)
+
+
+def _short(value: object) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,30 @@
+"""What Dagster loads: composition only."""
+
+from __future__ import annotations
+
+from dagster import Definitions
+
+from assets import checks
+from assets.market import bars, features
+from assets.models import family_assets
+from assets.platform import Platform
+from pipelines import jobs, schedules
+from pipelines.resources import JsonIOManager
+from tradewind.settings import load_settings
+
+families = load_settings().training.families
+
+defs = Definitions(
+    assets=[bars, features, *(part for family in families for part in family_assets(family))],
+    asset_checks=[checks.bar_checks, checks.feature_checks],
+    jobs=[
+        jobs.ingest_job,
+        jobs.retrain_job,
+        jobs.evaluate_job,
+        jobs.drift_job,
+        jobs.promote_job,
+        jobs.rollback_job,
+    ],
+    schedules=[schedules.ingest_15m, schedules.retrain_weekly],
+    resources={"platform": Platform(), "io_manager": JsonIOManager()},
+)

@@ -1,0 +1,35 @@
+"""Hard cadences: bars every 15 minutes, a retraining every Sunday."""
+
+from __future__ import annotations
+
+from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, schedule
+from dagster import ScheduleEvaluationContext as Context
+
+from assets.partitions import symbols_partition
+from pipelines.jobs import ingest_job, retrain_job
+
+retrain_weekly = ScheduleDefinition(
+    name="retrain_weekly",
+    job=retrain_job,
+    cron_schedule="0 0 * * 0",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Retrain every unit on Sunday at 00:00 UTC.",
+)
+
+
+@schedule(
+    name="ingest_15m",
+    job=ingest_job,
+    cron_schedule="*/15 * * * *",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Read the bar that has just closed, one run a symbol.",
+)
+def ingest_15m(context: Context) -> list[RunRequest]:
+    """Ask for one ingestion a symbol; the run key makes a repeated tick harmless."""
+    tick = context.scheduled_execution_time.isoformat()
+    return [
+        RunRequest(run_key=f"{tick}-{symbol}", partition_key=symbol)
+        for symbol in symbols_partition.get_partition_keys()
+    ]

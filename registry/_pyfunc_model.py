@@ -1,0 +1,34 @@
+"""The MLflow model of a bundle, as code: MLflow runs this file to load a version.
+
+Nothing is unpickled; the bundle's own files hold every weight. `registry.pyfunc_io` says
+what goes in and what comes out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class BundleModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped
+    """Predicts with the bundle that lies in the model's artifacts."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the bundle, after it has verified the digest of its files."""
+        from tradewind.models.bundle import ModelBundle
+
+        self.bundle = ModelBundle.load(Path(context.artifacts["bundle"]))
+
+    # Without type hints on purpose: MLflow would validate by them instead of the signature.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Return the forecast of `model_input`, by name, over ``params["n_samples"]`` passes."""
+        from registry.pyfunc_io import from_input, to_output
+
+        samples = from_input(model_input, self.bundle.meta)
+        return to_output(self.bundle.predict(samples, n_samples=int(params["n_samples"])))
+
+
+mlflow.models.set_model(BundleModel())

@@ -1,0 +1,150 @@
+"""Prometheus metrics of serving. Made once per process, after BentoML has set its own up.
+
+prometheus_client chooses between one and many processes when it is first imported, by an
+environment variable that BentoML sets for its workers; hence the import inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from serving.models import Slot
+from tradewind.contracts import Prediction
+from tradewind.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from serving.loaded import LoadedModel
+
+LATEST = "mostrecent"  # of several processes, the one that wrote last speaks
+REGIME_STATE = {"trend": 1, "neutral": 0, "meanrev": -1}
+UNCERTAIN_TYPES = ("deep_transformer", "ensemble")
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class ServingMetrics:
+    """Everything serving counts and measures, under ``{namespace}_ml_``.
+
+    Parameters
+    ----------
+    namespace
+        Setting ``serving.metrics_namespace``; set it to match existing dashboards.
+    registry
+        Where the metrics are registered; the process's default one if None.
+    """
+
+    def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+        where = registry or REGISTRY
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            full = f"{namespace}_ml_{name}"
+            return Gauge(full, text, labels, registry=where, multiprocess_mode=LATEST)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{namespace}_ml_{name}", text, labels, registry=where)
+
+        self.uncertainty = gauge(
+            "uncertainty", "Total uncertainty of the last deep or ensemble answer", "symbol"
+        )
+        self.cross_asset_ratio = gauge("cross_asset_ratio", "Raw ratio of closes", "pair")
+        self.regime_state = gauge(
+            "regime_state", "Regime: trend 1, neutral 0, meanrev -1", "symbol"
+        )
+        self.p_up = gauge("p_up", "Calibrated probability of a rise", "symbol", "model_type")
+        self.confidence = gauge("confidence", "2 |p_up - 0.5|", "symbol", "model_type")
+        self.staleness = gauge(
+            "feature_staleness_seconds", "How late the first missing bar is", "symbol"
+        )
+        self.model_age = gauge(
+            "model_age_seconds", "Market time since a model's last bar closed", "name", "alias"
+        )
+        self.model_info = gauge(
+            "model_version_info", "1 for the version that serves", "name", "alias", "version"
+        )
+        self.model_alarm = gauge(
+            "model_load_failed", "1 while the wanted version cannot be loaded", "name", "alias"
+        )
+        self.registry_up = gauge("registry_up", "1 if the last poll of the registry succeeded")
+        self.log_depth = gauge("log_queue_depth", "Predictions waiting to be written")
+        self.log_dropped = counter("log_dropped", "Predictions lost because the queue was full")
+        self.predictions = counter(
+            "predictions", "Predictions answered", "symbol", "model_type", "signal"
+        )
+        self.shadow = counter("shadow", "Challenger answers asked for", "symbol", "outcome")
+        self.swaps = counter("model_swaps", "Versions swapped in", "name", "alias")
+        self.load_failures = counter(
+            "model_load_failures", "Versions that could not be loaded", "name", "alias"
+        )
+        self.errors = counter("errors", "Refusals and failures by kind", "kind")
+        self.request = Histogram(
+            f"{namespace}_ml_request_seconds",
+            "Time of a request by endpoint and stage",
+            ("endpoint", "stage"),
+            registry=where,
+            buckets=BUCKETS_S,
+        )
+        self._shown: dict[Slot, int] = {}
+
+    @contextlib.contextmanager
+    def stage(self, endpoint: str, stage: str) -> Iterator[None]:
+        """Time a stage (features, forward, total) of an endpoint, also when it fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.request.labels(endpoint, stage).observe(time.perf_counter() - start)
+
+    def answered(self, prediction: Prediction, *, shadow: bool) -> None:
+        """Count an answer; a challenger's does not move the gauges of what is served."""
+        if shadow:
+            self.shadow.labels(prediction.symbol, "answered").inc()
+            return
+        symbol, kind = prediction.symbol, prediction.model_type
+        self.predictions.labels(symbol, kind, prediction.signal.value).inc()
+        self.p_up.labels(symbol, kind).set(prediction.p_up)
+        self.confidence.labels(symbol, kind).set(prediction.confidence)
+        if kind in UNCERTAIN_TYPES:
+            self.uncertainty.labels(symbol).set(prediction.uncertainty)
+
+    def refused(self, code: ErrorCode) -> None:
+        """Count an error by kind."""
+        self.errors.labels(code.value).inc()
+
+    def market(
+        self, staleness_s: Mapping[str, float], regimes: Mapping[str, str], ratios: Mapping[str, float]
+    ) -> None:
+        """Show the state of the features: seconds late, regime, ratios of closes."""
+        for symbol, seconds in staleness_s.items():
+            self.staleness.labels(symbol).set(seconds)
+        for symbol, regime in regimes.items():
+            self.regime_state.labels(symbol).set(REGIME_STATE[regime])
+        for pair, ratio in ratios.items():
+            self.cross_asset_ratio.labels(pair).set(ratio)
+
+    def swapped(self, slot: Slot, model: LoadedModel) -> None:
+        """Count a swap, and show the version that serves from now on."""
+        name, alias = slot
+        version = model.registered.version
+        if slot in self._shown:
+            # Labels cannot be removed over several processes: the old version shows 0.
+            self.model_info.labels(name, alias, str(self._shown[slot])).set(0)
+        self._shown[slot] = version
+        self.model_info.labels(name, alias, str(version)).set(1)
+        self.model_alarm.labels(name, alias).set(0)
+        self.swaps.labels(name, alias).inc()
+
+    def load_failed(self, slot: Slot, version: int, reason: str) -> None:
+        """Raise the alarm for a version that cannot be loaded."""
+        name, alias = slot
+        self.model_alarm.labels(name, alias).set(1)
+        self.load_failures.labels(name, alias).inc()
+
+    def registry_reachable(self, reachable: bool) -> None:
+        """Show whether the registry answered the last poll."""
+        self.registry_up.set(int(reachable))

@@ -1,0 +1,275 @@
+"""Which versions serve: the registry's aliases, followed by polling, swapped atomically.
+
+A snapshot is immutable. A poll builds the next one beside it and replaces the reference in
+one assignment; a request takes the reference once and keeps it, so it never mixes versions.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from registry import versions
+from serving.loaded import LoadedModel
+from tradewind.contracts import POOLED, registered_name
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import Settings
+
+if TYPE_CHECKING:
+    from registry.tracking import Tracking
+
+log = logging.getLogger("tradewind.serving")
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+SERVED_ALIASES = (CHAMPION, CHALLENGER)
+
+Slot = tuple[str, str]
+"""Registered name and alias."""
+
+
+class Observer(Protocol):
+    """What wants to know of swaps and failures: the metrics, or a test."""
+
+    def swapped(self, slot: Slot, model: LoadedModel) -> None:
+        """Take note that ``model`` serves ``slot`` from now on."""
+
+    def load_failed(self, slot: Slot, version: int, reason: str) -> None:
+        """Take note that a version could not be loaded, and why."""
+
+    def registry_reachable(self, reachable: bool) -> None:
+        """Take note of the outcome of a poll."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A version that could not be loaded; tried again after ``retry_at`` (monotonic s)."""
+
+    version: int
+    reason: str
+    retry_at: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a request needs to know about models, as of one moment."""
+
+    models: Mapping[Slot, LoadedModel] = field(default_factory=dict)
+    wanted: Mapping[Slot, int] = field(default_factory=dict)
+    failures: Mapping[Slot, Failure] = field(default_factory=dict)
+    swapped_ms: Mapping[Slot, int] = field(default_factory=dict)
+    disabled: Mapping[str, str] = field(default_factory=dict)
+    problem: TradewindError | None = None
+    read: bool = False
+
+    def resolve(self, family: str, symbol: str, alias: str = CHAMPION) -> LoadedModel | None:
+        """Return the model that serves ``symbol``: its own, else the pooled one, else None."""
+        slot = self.slot(family, symbol, alias)
+        return self.models.get(slot) if slot else None
+
+    def slot(self, family: str, symbol: str, alias: str = CHAMPION) -> Slot | None:
+        """Return the slot that answers for ``symbol``, loaded or still wanted."""
+        for key in (symbol, POOLED):
+            slot = (registered_name(family, key), alias)
+            if slot in self.models or slot in self.wanted:
+                return slot
+        return None
+
+    def not_ready(self, settings: Settings) -> TradewindError | None:
+        """Return why this snapshot cannot serve every traded symbol, None if it can."""
+        if not self.read:
+            return self.problem or TradewindError(
+                ErrorCode.NO_CHAMPION,
+                "the registry has not been read yet",
+                "Wait some seconds; models are being loaded",
+            )
+        missing = [
+            f"{name} version {version}"
+            for (name, alias), version in self.wanted.items()
+            if alias == CHAMPION and (name, alias) not in self.models
+        ]
+        if missing:
+            reasons = "; ".join(item.reason for item in self.failures.values())
+            return TradewindError(
+                ErrorCode.MODEL_UNUSABLE,
+                f"not loaded: {', '.join(missing)}" + (f" ({reasons})" if reasons else ""),
+                "Roll back with the job `rollback`, or train again",
+            )
+        families = settings.training.families
+        for symbol in settings.market.symbols:
+            if not any(self.resolve(family, symbol) for family in families):
+                return no_champion(" or ".join(families), symbol)
+        return None
+
+
+def no_champion(family: str, symbol: str) -> TradewindError:
+    """Return the error for a symbol that no champion of ``family`` serves."""
+    return TradewindError(
+        ErrorCode.NO_CHAMPION,
+        f"no champion of {family} serves {symbol}",
+        f'Launch the Dagster job `retrain` with symbols ["{symbol}"], '
+        f"or run `tradewind retrain --symbols {symbol}`",
+    )
+
+
+class ModelTable:
+    """Follows the registry's aliases in a daemon thread.
+
+    Parameters
+    ----------
+    connect
+        Opens the registry; called again after each failure, so that serving may start
+        before the tracking server does.
+    load
+        Fetches, loads and warms a version: (tracking, name, version).
+    read_disabled
+        Returns the members that the supervisor has disabled: {registered name: why}.
+    observer
+        Told of swaps, failures and polls.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Callable[[], Tracking],
+        load: Callable[[Tracking, str, int], LoadedModel],
+        read_disabled: Callable[[], Mapping[str, str]],
+        observer: Observer,
+    ) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._load = load
+        self._read_disabled = read_disabled
+        self._observer = observer
+        self._tracking: Tracking | None = None
+        self._snapshot = Snapshot()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="model-table", daemon=True)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the present snapshot; take it once per request."""
+        return self._snapshot
+
+    def start(self) -> None:
+        """Start following the registry."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; the last snapshot goes on serving."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Poll once: load what is new, drop what has no alias any more, swap.
+
+        An unreachable registry changes nothing but the snapshot's ``problem``.
+        """
+        try:
+            if self._tracking is None:
+                self._tracking = self._connect()
+            table = versions.alias_table(self._tracking)
+        except TradewindError as problem:
+            if self._snapshot.problem is None:
+                log.warning("registry unreachable, loaded versions go on serving: %s", problem)
+            self._observer.registry_reachable(False)
+            self._snapshot = replace(self._snapshot, problem=problem)
+            return
+        self._observer.registry_reachable(True)
+        self._swap_in(dict(self._wanted(table)))
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self.refresh()
+            self._stop.wait(self._settings.serving.poll_s)
+
+    def _wanted(self, table: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[Slot, int]]:
+        """Yield the slots of our families that can answer for a traded symbol."""
+        for family in self._settings.training.families:
+            for key in (*self._settings.market.symbols, POOLED):
+                name = registered_name(family, key)
+                for alias in SERVED_ALIASES:
+                    if alias in table.get(name, {}):
+                        yield (name, alias), table[name][alias]
+
+    def _swap_in(self, wanted: dict[Slot, int]) -> None:
+        before = self._snapshot
+        models: dict[Slot, LoadedModel] = {}
+        failures: dict[Slot, Failure] = {}
+        swapped: dict[Slot, LoadedModel] = {}
+        loaded = {(m.registered.name, m.registered.version): m for m in before.models.values()}
+        for slot, version in wanted.items():
+            old = before.models.get(slot)
+            if old is not None and old.registered.version == version:
+                models[slot] = old
+                continue
+            outcome = self._model(slot, version, loaded, before.failures.get(slot))
+            if isinstance(outcome, Failure):
+                failures[slot] = outcome
+                if old is not None:
+                    models[slot] = old
+            else:
+                models[slot] = swapped[slot] = outcome
+                loaded[slot[0], version] = outcome
+        now_ms = time.time_ns() // 1_000_000
+        self._snapshot = Snapshot(
+            models=models,
+            wanted=wanted,
+            failures=failures,
+            swapped_ms={**before.swapped_ms, **dict.fromkeys(swapped, now_ms)},
+            disabled=self._disabled(before),
+            read=True,
+        )
+        for slot, model in swapped.items():
+            log.info("%s of %s is now version %s", slot[1], slot[0], model.registered.version)
+            self._observer.swapped(slot, model)
+        if swapped:
+            _freeze()
+
+    def _model(
+        self,
+        slot: Slot,
+        version: int,
+        loaded: Mapping[tuple[str, int], LoadedModel],
+        failed: Failure | None,
+    ) -> LoadedModel | Failure:
+        """Return the version from memory or freshly loaded, else why there is none."""
+        name, _ = slot
+        if (name, version) in loaded:
+            return loaded[name, version]
+        if failed and failed.version == version and time.monotonic() < failed.retry_at:
+            return failed
+        assert self._tracking is not None
+        try:
+            return self._load(self._tracking, name, version)
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with it, the old one serves)
+            log.exception("%s version %s cannot be loaded; the old one serves", name, version)
+            self._observer.load_failed(slot, version, str(error))
+            retry_at = time.monotonic() + self._settings.serving.reload_retry_s
+            return Failure(version, _first_line(error), retry_at)
+
+    def _disabled(self, before: Snapshot) -> Mapping[str, str]:
+        try:
+            return self._read_disabled()
+        except TradewindError as error:
+            log.warning("member state cannot be read, the last known one holds: %s", error)
+            return before.disabled
+
+
+def _first_line(error: Exception) -> str:
+    detail = error.detail if isinstance(error, TradewindError) else f"{type(error).__name__}: {error}"
+    return detail.split("\n", 1)[0]
+
+
+def _freeze() -> None:
+    """Take the loaded models out of the garbage collector's rounds (p99 of a request)."""
+    gc.unfreeze()  # of the version before, so that it can be collected
+    gc.collect()
+    gc.freeze()

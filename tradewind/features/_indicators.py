@@ -1,0 +1,77 @@
+"""TA-Lib's recursive indicators over a canonical trailing window.
+
+A recursive indicator remembers where it started. Here it restarts at fixed points of absolute
+time (every ``ANCHOR_BARS`` bars), each time ``warmup`` bars before that point. So a value is
+the same, to the bit, from two years of bars or from the last few thousand, in this process or
+another; the fingerprints of two processes can be compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import talib
+from numpy.typing import NDArray
+
+from tradewind.features.definitions import ANCHOR_BARS, FAST, MACD, MIDDLE, PERIOD, SLOW
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+NAMES = ("ema_fast", "ema_middle", "ema_slow", "rsi", "atr", "adx", "di_diff", "macd_hist")
+
+
+def recursive_indicators(
+    ts: IntArray,
+    bars: dict[str, FloatArray],
+    run_start: IntArray,
+    *,
+    step_ms: int,
+    warmup: int,
+) -> dict[str, FloatArray]:
+    """Return the indicators of `NAMES`, in TA-Lib's own units, one value a bar.
+
+    Parameters
+    ----------
+    ts, bars
+        Open times and high, low, close of the bars that exist, shape (n,).
+    run_start
+        For each bar, the row at which its unbroken history begins.
+    warmup
+        Bars before an anchor at which the recursion starts.
+
+    Returns
+    -------
+    dict
+        NaN where TA-Lib has too few bars.
+    """
+    out = {name: np.full(len(ts), np.nan) for name in NAMES}
+    piece = np.stack([run_start, ts // (ANCHOR_BARS * step_ms)])
+    edges = np.flatnonzero(np.any(np.diff(piece, axis=1) != 0, axis=0)) + 1
+    bounds = [0, *edges.tolist(), len(ts)]
+    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+        start = max(int(run_start[first]), first - warmup)
+        window = {name: values[start:end] for name, values in bars.items()}
+        for name, values in _all(window["high"], window["low"], window["close"]).items():
+            out[name][first:end] = values[first - start :]
+    return out
+
+
+def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray) -> float:
+    """Return the newest ATR(14) of a window in price units, NaN if it is too short."""
+    if len(close) <= PERIOD:
+        return float("nan")
+    return float(talib.ATR(high, low, close, PERIOD)[-1])
+
+
+def _all(high: FloatArray, low: FloatArray, close: FloatArray) -> dict[str, FloatArray]:
+    plus = talib.PLUS_DI(high, low, close, PERIOD)
+    minus = talib.MINUS_DI(high, low, close, PERIOD)
+    return {
+        "ema_fast": talib.EMA(close, FAST),
+        "ema_middle": talib.EMA(close, MIDDLE),
+        "ema_slow": talib.EMA(close, SLOW),
+        "rsi": talib.RSI(close, PERIOD),
+        "atr": talib.ATR(high, low, close, PERIOD),
+        "adx": talib.ADX(high, low, close, PERIOD),
+        "di_diff": plus - minus,
+        "macd_hist": talib.MACD(close, *MACD)[2],
+    }

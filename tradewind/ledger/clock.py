@@ -1,0 +1,105 @@
+"""The clock of all processes: one row says what time the market has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from tradewind.clock import Clock, WallClock
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.ledger.schema import clock as clock_table
+
+if TYPE_CHECKING:
+    from tradewind.ledger.ledger import Ledger
+    from tradewind.settings import Settings
+
+ROW = 1
+CACHE_S = 0.05
+
+
+@dataclass(frozen=True)
+class ClockRow:
+    """Market time ``market_ms`` held at wall time ``wall_ms``; it runs ``speed`` times as fast."""
+
+    market_ms: int
+    wall_ms: int
+    speed: float
+
+    def at(self, wall_ms: int) -> int:
+        """Return the market time at a wall time; it never runs backwards from its anchor."""
+        return self.market_ms + round(max(0, wall_ms - self.wall_ms) * self.speed)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def read_clock(ledger: Ledger) -> ClockRow | None:
+    """Return the clock row, None when no replay was ever set."""
+    with ledger.db.read() as connection:
+        row = connection.execute(select(clock_table).where(clock_table.c.id == ROW)).first()
+    return None if row is None else ClockRow(row.market_ms, row.wall_ms, row.speed)
+
+
+def set_replay_clock(ledger: Ledger, ms: int, speed: float = 0) -> None:
+    """Set market time for every process; ``speed`` 0 holds it, 900 runs a 15m bar a second."""
+    if ms < 0 or speed < 0:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"clock ms = {ms}, speed = {speed}: neither may be negative",
+            "Give UTC epoch milliseconds and a speed of 0 or more",
+        )
+    row = {"id": ROW, "market_ms": ms, "wall_ms": _wall_ms(), "speed": float(speed)}
+    with ledger.db.write() as connection:
+        ledger.db.upsert(connection, clock_table, row)
+
+
+@dataclass
+class LedgerClock:
+    """Market time of a replay, read from the ledger at most every ``cache_s`` seconds."""
+
+    ledger: Ledger
+    cache_s: float = CACHE_S
+    _row: ClockRow | None = field(default=None, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+
+    def now_ms(self) -> int:
+        """Return market time.
+
+        Raises
+        ------
+        TradewindError
+            ``bad_setting`` when no replay clock was ever set.
+        """
+        if time.monotonic() - self._read_at > self.cache_s:
+            self._row = read_clock(self.ledger)
+            self._read_at = time.monotonic()
+        if self._row is None:
+            raise TradewindError(
+                ErrorCode.BAD_SETTING,
+                "clock = 'replay', but the ledger's clock was never set",
+                "Set it with `tradewind clock set`, or use TRADEWIND_CLOCK=wall",
+            )
+        return self._row.at(_wall_ms())
+
+    def set(self, ms: int, speed: float = 0) -> None:
+        """Set market time for every process; this one sees it at once."""
+        set_replay_clock(self.ledger, ms, speed)
+        self._read_at = float("-inf")
+
+
+def open_clock(settings: Settings, ledger: Ledger | None = None) -> Clock:
+    """Return the one clock: the wall's, or the replay's from the ledger.
+
+    A ledger is opened from the settings where none is given.
+    """
+    if settings.clock == "wall":
+        return WallClock()
+    if ledger is None:
+        from tradewind.ledger.ledger import open_ledger
+
+        ledger = open_ledger(settings)
+    return LedgerClock(ledger)

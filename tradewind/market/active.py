@@ -1,0 +1,71 @@
+"""Which set is in use: what the last ingestion really read from, remembered durably."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.files import write_json
+from tradewind.market.sources import SourceKind
+from tradewind.market.store import BarStore
+from tradewind.settings import Settings
+
+
+class ActiveSet(BaseModel):
+    """The set that every reader of the store opens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    set_id: str
+    source_kind: SourceKind
+    source_name: str
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its bars are made up."""
+        return self.source_kind == "simulated"
+
+
+def _path(settings: Settings) -> Path:
+    return settings.store_root / "active.json"
+
+
+def active_set(settings: Settings) -> ActiveSet | None:
+    """Return the remembered set, or None before the first ingestion.
+
+    Raises
+    ------
+    TradewindError
+        ``corrupt_file`` when the memory is unreadable.
+    """
+    path = _path(settings)
+    if not path.exists():
+        return None
+    try:
+        return ActiveSet.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise TradewindError(
+            ErrorCode.CORRUPT_FILE,
+            f"{path} does not say which set is active",
+            "Delete it, then run `tradewind ingest`: it writes it anew",
+        ) from error
+
+
+def remember(settings: Settings, active: ActiveSet) -> None:
+    """Make ``active`` the set that readers open; nothing is written when it already is."""
+    if active_set(settings) != active:
+        write_json(_path(settings), active.model_dump())
+
+
+def store_for(settings: Settings) -> BarStore:
+    """Return the store of the active set, by default ``settings.market.set_id``."""
+    active = active_set(settings)
+    set_id = active.set_id if active else settings.market.set_id
+    return open_store(settings, set_id)
+
+
+def open_store(settings: Settings, set_id: str) -> BarStore:
+    """Return the store of one named set."""
+    return BarStore(settings.store_root, set_id, lock_timeout_s=settings.market.lock_timeout_s)

@@ -1,0 +1,130 @@
+"""The transformer as a network: windows in, heads out, no training and no files.
+
+Pre-norm encoder over all bars of a window (they are all past). Only the last bar's token is
+read, so the last layer computes one query; and there is no dropout on attention
+probabilities, so the first layer's attention does not depend on masks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tradewind.models._mc_dropout import SITES_PER_LAYER, Dropout
+
+SIGMA_FLOOR = 1e-3
+"""Least sigma, in units of the trailing volatility."""
+
+
+@dataclass(frozen=True)
+class NetShape:
+    """Sizes of the network: ``window`` bars of ``inputs`` features."""
+
+    window: int = 128
+    inputs: int = 10
+    d_model: int = 128
+    heads: int = 4
+    layers: int = 3
+    feedforward: int = 512
+
+    @property
+    def sites(self) -> int:
+        """Return how many places drop units."""
+        return self.layers * SITES_PER_LAYER
+
+    @property
+    def longest_mask(self) -> int:
+        """Return the most mask values that one pass over one window needs at one site."""
+        return self.window * max(self.d_model, self.feedforward)
+
+
+class Heads(NamedTuple):
+    """Network outputs, each of shape (rows,): direction logit, scaled mean and sigma."""
+
+    logit: Tensor
+    mu: Tensor
+    sigma: Tensor
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward, both behind a layer norm."""
+
+    def __init__(self, shape: NetShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.attention_norm = nn.LayerNorm(shape.d_model)
+        self.qkv = nn.Linear(shape.d_model, 3 * shape.d_model)
+        self.merge = nn.Linear(shape.d_model, shape.d_model)
+        self.feedforward_norm = nn.LayerNorm(shape.d_model)
+        self.up = nn.Linear(shape.d_model, shape.feedforward)
+        self.down = nn.Linear(shape.feedforward, shape.d_model)
+
+    def attend(self, x: Tensor, *, last_only: bool) -> Tensor:
+        """Return the attention branch for all tokens of (B, W, d), or for the last: (B, 1, d)."""
+        normed = self.attention_norm(x)
+        if last_only:
+            d = x.shape[-1]
+            query = functional.linear(normed[:, -1:], self.qkv.weight[:d], self.qkv.bias[:d])
+            key, value = functional.linear(normed, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=-1)
+        else:
+            query, key, value = self.qkv(normed).chunk(3, dim=-1)
+        split = [
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        ]
+        mixed = functional.scaled_dot_product_attention(*split)
+        merged: Tensor = self.merge(mixed.transpose(1, 2).flatten(2))
+        return merged
+
+    def forward(self, x: Tensor, dropout: Dropout, site: int, *, last_only: bool) -> Tensor:
+        """Return the layer's output for all tokens, or for the last one only."""
+        branch = self.attend(x, last_only=last_only)
+        x = dropout.residual(x[:, -1:] if last_only else x, branch, site)
+        hidden = functional.relu(self.up(self.feedforward_norm(x)), inplace=True)
+        return dropout.residual(x, self.down(dropout.hidden(hidden, site + 1)), site + 2)
+
+
+class TransformerNet(nn.Module):
+    """Standardised windows (B, W, D) to heads at the last bar."""
+
+    position: Tensor
+
+    def __init__(self, shape: NetShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.project = nn.Linear(shape.inputs, shape.d_model)
+        self.register_buffer("position", positions(shape.window, shape.d_model), persistent=False)
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.d_model)
+        self.heads = nn.Linear(shape.d_model, 3)
+
+    def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
+        """Return the heads, one row per window, or S per window under `PassDropout`."""
+        x = self.project(windows) + self.position
+        for number, layer in enumerate(self.layers):
+            last = number == self.shape.layers - 1
+            x = layer(x, dropout, number * SITES_PER_LAYER, last_only=last)
+        logit, mu, sigma = self.heads(self.norm(x[:, -1])).unbind(dim=-1)
+        return Heads(logit, mu, functional.softplus(sigma) + SIGMA_FLOOR)
+
+
+def positions(window: int, d_model: int) -> Tensor:
+    """Return the sinusoidal positional encoding, shape (window, d_model)."""
+    place = torch.arange(window, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
+    encoding = torch.empty(window, d_model)
+    encoding[:, 0::2] = torch.sin(place * rate)
+    encoding[:, 1::2] = torch.cos(place * rate)
+    return encoding
+
+
+def losses(heads: Heads, up: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (log loss of the direction, Gaussian NLL of the scaled return), batch means."""
+    direction = functional.binary_cross_entropy_with_logits(heads.logit, up)
+    returns = functional.gaussian_nll_loss(heads.mu, target, heads.sigma.square())
+    return direction, returns

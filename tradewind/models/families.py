@@ -1,0 +1,55 @@
+"""Every model family by name; its implementation is imported when first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.models.base import Forecaster
+from tradewind.settings import Settings
+
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "lightgbm": "tradewind.models._lightgbm:LightGBMForecaster",
+        "transformer": "tradewind.models._transformer:TransformerForecaster",
+    }
+)
+"""Family name to ``module:class``. A new family is one line here and one private module."""
+
+
+def forecaster_class(family: str) -> type[Forecaster]:
+    """Return the implementation of ``family``.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_setting`` for a family that is not registered.
+    """
+    if family not in FAMILIES:
+        raise TradewindError(
+            ErrorCode.BAD_SETTING,
+            f"family = {family!r} is not registered",
+            f"Choose one of {', '.join(sorted(FAMILIES))}",
+        )
+    module, name = FAMILIES[family].split(":")
+    implementation: type[Forecaster] = getattr(importlib.import_module(module), name)
+    return implementation
+
+
+def create(family: str, settings: Settings) -> Forecaster:
+    """Return an unfitted forecaster of ``family``, sized by ``settings``."""
+    return forecaster_class(family).from_settings(settings)
+
+
+def load_forecaster(family: str, folder: Path) -> Forecaster:
+    """Read a fitted forecaster that `Forecaster.save` wrote to ``folder``.
+
+    Raises
+    ------
+    TradewindError
+        ``model_unusable`` where the folder is missing, foreign or damaged.
+    """
+    return forecaster_class(family).load(folder)
