@@ -1,8 +1,9 @@
 """Asset checks: what they look at, with their figures."""
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads the type of `context` as it stands.
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dagster import (
@@ -11,6 +12,9 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
+    AssetKey,
+    PartitionsDefinition,
+    PreviewWarning,
     multi_asset_check,
 )
 
@@ -30,7 +34,28 @@ GATE_NAMES = (
     "artefact",
     "smoke",
 )
-BAR_CHECKS = ("schema", "unique", "ohlc", "gaps", "staleness", "zero_volume", "outliers")
+HARD_BAR_CHECKS = ("schema", "unique", "monotone", "ohlc", "values")
+BAR_CHECKS = (*HARD_BAR_CHECKS, "gaps", "staleness", "zero_volume", "outliers", "alignment")
+FEATURE_CHECKS = ("finite", "look_ahead")
+
+
+def check_specs(
+    names: Sequence[str],
+    asset: AssetKey,
+    partitions: PartitionsDefinition[str],
+    *,
+    blocking: Collection[str],
+) -> list[AssetCheckSpec]:
+    """Return one spec a name, partitioned like the asset."""
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview; without them a check shows one symbol's result only.
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [
+            AssetCheckSpec(
+                name, asset=asset, blocking=name in blocking, partitions_def=partitions
+            )
+            for name in names
+        ]
 
 
 def gate_evaluations(task: UnitTask, judged: Judgement) -> Iterator[AssetCheckEvaluation]:
@@ -86,84 +111,46 @@ def drift_result(drift: Drift) -> AssetCheckResult:
 
 @multi_asset_check(
     name="bar_checks",
-    specs=[
-        AssetCheckSpec(
-            name,
-            asset=BARS,
-            blocking=name in ("schema", "unique", "ohlc"),
-            partitions_def=symbols_partition,
-        )
-        for name in BAR_CHECKS
-    ],
+    specs=check_specs(BAR_CHECKS, BARS, symbols_partition, blocking=HARD_BAR_CHECKS),
+    description="Every stored bar of the symbol, looked at as it is.",
 )
 def bar_checks(
     context: AssetCheckExecutionContext, platform: Platform
 ) -> Iterator[AssetCheckResult]:
     """Look at every stored bar of the symbol."""
-    from tradewind.market.ingest import store_for
-    from tradewind.market.quality import bar_quality
+    from assets.steps.quality import bar_verdicts
 
-    settings = platform.settings
-    now_ms = platform.clock().now_ms()
-    timeframe = settings.market.timeframe
     symbol = context.partition_key
-    frame = store_for(settings).read_bars(symbol, timeframe, until_ms=now_ms)
-    quality = bar_quality(frame, timeframe, now_ms)
-    limit = settings.serving.staleness_limit_s
-    verdicts: dict[str, tuple[bool, dict[str, Any]]] = {
-        "schema": (quality.schema_ok, {"rows": quality.rows}),
-        "unique": (quality.duplicates == 0, {"duplicates": quality.duplicates}),
-        "ohlc": (quality.ohlc_violations == 0, {"violations": quality.ohlc_violations}),
-        "gaps": (quality.gap_share == 0, {"gap_share": quality.gap_share}),
-        "staleness": (
-            quality.staleness_s <= limit,
-            {"staleness_s": quality.staleness_s, "limit_s": limit},
-        ),
-        "zero_volume": (
-            quality.zero_volume_share < 0.01,
-            {"zero_volume_share": quality.zero_volume_share},
-        ),
-        "outliers": (quality.outliers == 0, {"outliers": quality.outliers}),
-    }
-    for name, (passed, shown) in verdicts.items():
-        hard = name in ("schema", "unique", "ohlc")
+    for verdict in bar_verdicts(platform.settings, platform.clock(), symbol):
+        hard = verdict.name in HARD_BAR_CHECKS
         yield AssetCheckResult(
             asset_key=BARS,
-            check_name=name,
-            passed=bool(passed),
+            check_name=verdict.name,
+            passed=verdict.passed,
             severity=AssetCheckSeverity.ERROR if hard else AssetCheckSeverity.WARN,
-            metadata=figures({"symbol": symbol, **shown}),
+            metadata=figures({"symbol": symbol, **verdict.figures}),
         )
 
 
 @multi_asset_check(
     name="feature_checks",
-    specs=[
-        AssetCheckSpec(
-            name, asset=FEATURES, blocking=True, partitions_def=symbols_partition
-        )
-        for name in ("finite", "look_ahead")
-    ],
+    specs=check_specs(FEATURE_CHECKS, FEATURES, symbols_partition, blocking=FEATURE_CHECKS),
+    description="Nulls and infinities, and features that know the future.",
 )
 def feature_checks(
     context: AssetCheckExecutionContext, platform: Platform
 ) -> Iterator[AssetCheckResult]:
     """Look for nulls and infinities, and for features that know the future."""
-    from tradewind.features.lookahead import check_store
+    from assets.steps.quality import feature_verdicts
 
-    report = check_store(platform.settings, platform.clock(), context.partition_key)
-    yield AssetCheckResult(
-        asset_key=FEATURES,
-        check_name="finite",
-        passed=report.bad_values == 0,
-        metadata=figures({"bad_values": report.bad_values, "rows": report.rows}),
-    )
-    yield AssetCheckResult(
-        asset_key=FEATURES,
-        check_name="look_ahead",
-        passed=not report.offending,
-        metadata=figures({"cuts": report.cuts, "offending": ", ".join(report.offending) or "none"}),
-    )
+    symbol = context.partition_key
+    for verdict in feature_verdicts(platform.settings, platform.clock(), symbol):
+        yield AssetCheckResult(
+            asset_key=FEATURES,
+            check_name=verdict.name,
+            passed=verdict.passed,
+            metadata=figures({"symbol": symbol, **verdict.figures}),
+        )
 
 
 def _gate_figures(gate: dict[str, Any]) -> dict[str, Any]:

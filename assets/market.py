@@ -1,6 +1,6 @@
 """Assets of the data tier: bars of a symbol, and its features."""
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,9 @@ from assets.keys import BARS
 from assets.metadata import figures
 from assets.partitions import symbols_partition
 from assets.platform import Platform
+from tradewind.clock import Clock, last_closed_bar
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import Settings
 
 GROUP = "market"
 
@@ -29,14 +31,22 @@ GROUP = "market"
 def bars(
     context: AssetExecutionContext, platform: Platform, config: IngestConfig
 ) -> MaterializeResult[None]:
-    """Read what is new from the source; repeating it changes no byte."""
+    """Read what is new from the source; repeating it changes no byte.
+
+    Reference symbols that are behind are read too: the features of every symbol need them,
+    so that each partition can be materialised alone.
+    """
     from tradewind.market.ingest import run_ingest
 
-    since_ms = _since_ms(config.since)
+    settings, clock = platform.settings, platform.clock()
+    symbol = context.partition_key
     report = run_ingest(
-        platform.settings, platform.clock(), symbols=[context.partition_key], since_ms=since_ms
+        settings,
+        clock,
+        symbols=[symbol, *_behind(settings, clock, besides=symbol)],
+        since_ms=_since_ms(config.since),
     )
-    done = report.symbols[0]
+    done = next(item for item in report.symbols if item.symbol == symbol)
     if done.error is not None:
         raise TradewindError(
             ErrorCode.NO_BARS,
@@ -92,6 +102,19 @@ def features(context: AssetExecutionContext, platform: Platform) -> MaterializeR
             }
         )
     )
+
+
+def _behind(settings: Settings, clock: Clock, *, besides: str) -> list[str]:
+    """Return the reference symbols whose newest closed bar is not stored yet."""
+    from tradewind.market.ingest import store_for
+
+    store, timeframe = store_for(settings), settings.market.timeframe
+    newest = last_closed_bar(clock.now_ms(), timeframe)
+    return [
+        name
+        for name in settings.market.reference_symbols
+        if name != besides and (store.last_ts(name, timeframe) or 0) < newest
+    ]
 
 
 def _since_ms(since: str | None) -> int | None:

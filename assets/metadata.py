@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dagster import MetadataValue
-from dagster import RawMetadataValue as Raw
 
+Raw = Any  # what Dagster's own RawMetadataValue covers; it is not exported
 PICTURE_LIMIT = 300_000
 
 

@@ -3,14 +3,13 @@
 The same steps as the retrain job, one at a time, for a person who works on the graph.
 """
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 from collections.abc import Iterator
 from typing import Any
 
 from dagster import (
     AssetCheckResult,
-    AssetCheckSpec,
     AssetExecutionContext,
     AssetIn,
     AssetsDefinition,
@@ -21,7 +20,7 @@ from dagster import (
 )
 
 from assets import metadata, steps
-from assets.checks import GATE_NAMES, drift_result, gate_results
+from assets.checks import GATE_NAMES, check_specs, drift_result, gate_results
 from assets.config import RetrainConfig
 from assets.keys import FEATURES, family_key
 from assets.partitions import units_partition
@@ -88,9 +87,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         ins={"unit": AssetIn(family_key(family, "model"))},
         kinds={"mlflow"},
         pool="training",
-        check_specs=[
-            AssetCheckSpec(name, asset=evaluation_key, blocking=True) for name in GATE_NAMES
-        ],
+        check_specs=check_specs(GATE_NAMES, evaluation_key, units_partition, blocking=GATE_NAMES),
         description="Calibrated, evaluated out of sample, gated and registered version.",
         **common,
     )
@@ -114,7 +111,9 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         key=family_key(family, "drift"),
         ins={"judged": AssetIn(evaluation_key)},
         kinds={"evidently"},
-        check_specs=[AssetCheckSpec("psi", asset=family_key(family, "drift"))],
+        check_specs=check_specs(
+            ("psi",), family_key(family, "drift"), units_partition, blocking=()
+        ),
         description="PSI of features and prediction: recent bars against the calibration slice.",
         **common,
     )

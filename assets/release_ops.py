@@ -1,6 +1,6 @@
 """Ops that look at champions again, and those that move aliases by hand."""
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 import getpass
 from typing import Any, Literal

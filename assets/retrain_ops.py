@@ -1,6 +1,6 @@
 """The ops of the retrain job: each runs one step and reports it on the asset graph."""
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -19,7 +19,13 @@ from dagster import (
 from assets import release_ops
 from assets import retrain_ops as ops
 
-_processes: ExecutorDefinition = multiprocess_executor.configured({"max_concurrent": 2})
+# The fork server imports the heavy packages once; each step is a fork of it, not a new start.
+_processes: ExecutorDefinition = multiprocess_executor.configured(
+    {
+        "max_concurrent": 2,
+        "start_method": {"forkserver": {"preload_modules": ["pipelines.preload"]}},
+    }
+)
 
 ingest_job = define_asset_job(
     "ingest",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, EventLogEntry
+    from dagster import DagsterInstance, EventLogEntry, JobDefinition
 
 PID_TAG = "tradewind/pid"
 INSTANCE_FILE = Path(__file__).resolve().parent.parent / "dagster.yaml"
@@ -51,31 +51,42 @@ def open_instance(settings: Settings) -> DagsterInstance:
     return instance
 
 
+def resolve_job(name: str) -> JobDefinition:
+    """Return a job of the code location with its resources; step processes call this too."""
+    from pipelines.definitions import defs
+
+    return defs.resolve_job_def(name)
+
+
 def launch(
     instance: DagsterInstance,
-    job_attribute: str,
+    job_name: str,
     *,
     run_config: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     on_event: Callable[[EventLogEntry], None] | None = None,
 ) -> Finished:
-    """Run a job of `pipelines.jobs` to its end, in step processes of its own.
+    """Run a job to its end, in step processes of its own.
 
     Parameters
     ----------
-    job_attribute
-        Name of the job object in `pipelines.jobs`.
+    job_name
+        A job of `pipelines.definitions` that has no partitions.
     on_event
         Called with each event-log entry while the run goes on.
     """
     from dagster import build_reconstructable_job
     from dagster._core.execution.api import execute_run
 
-    job = build_reconstructable_job("pipelines.jobs", job_attribute)
+    # One thread a process: two steps on two cores would otherwise spin against each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    job = build_reconstructable_job(
+        "pipelines.launch", "resolve_job", (job_name,), {}, str(INSTANCE_FILE.parent)
+    )
     run = instance.create_run_for_job(
         job_def=job.get_definition(),
         run_config={**(run_config or {}), **QUIET},
-        tags={**(tags or {}), PID_TAG: str(os.getpid())},
+        tags={**(tags or {}), PID_TAG: _process_token(os.getpid())},
     )
     stop = threading.Event()
     watcher = threading.Thread(
@@ -96,16 +107,19 @@ def _watch(
     on_event: Callable[[EventLogEntry], None] | None,
     stop: threading.Event,
 ) -> None:
+    if on_event is None:
+        return
     cursor: str | None = None
-    last_look = False
-    while on_event is not None:
-        page = instance.get_records_for_run(run_id, cursor=cursor)
-        cursor = page.cursor
-        for record in page.records:
-            on_event(record.event_log_entry)
+    while True:
+        last_look = stop.wait(POLL_S)
+        more = True
+        while more:
+            page = instance.get_records_for_run(run_id, cursor=cursor)
+            cursor, more = page.cursor, page.has_more
+            for record in page.records:
+                on_event(record.event_log_entry)
         if last_look:
             return
-        last_look = stop.wait(POLL_S)
 
 
 def _step_errors(instance: DagsterInstance, run_id: str) -> tuple[str, ...]:
@@ -129,18 +143,30 @@ def _close_orphans(instance: DagsterInstance) -> None:
                 DagsterRunStatus.STARTED,
                 DagsterRunStatus.STARTING,
                 DagsterRunStatus.NOT_STARTED,
+                DagsterRunStatus.CANCELING,
             ]
         )
     )
     for run in open_runs:
-        pid = run.tags.get(PID_TAG)
-        if pid is None or _alive(int(pid)):
+        token = run.tags.get(PID_TAG)
+        if token is None or _alive(token):
             continue
         instance.report_run_failed(run, message="its launcher was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _alive(pid: int) -> bool:
+def _process_token(pid: int) -> str:
+    """Return a pid with its start time: a number alone may be another process's by now."""
     import psutil
 
-    return bool(psutil.pid_exists(pid))
+    return f"{pid}@{psutil.Process(pid).create_time():.2f}"
+
+
+def _alive(token: str) -> bool:
+    import psutil
+
+    pid = int(token.split("@")[0])
+    try:
+        return _process_token(pid) == token
+    except psutil.NoSuchProcess:
+        return False

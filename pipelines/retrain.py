@@ -104,7 +104,7 @@ def run_retrain(
 
         finished = launch(
             open_instance(settings),
-            "retrain_job",
+            "retrain",
             run_config={"ops": {"plan_units": {"config": config}}},
             on_event=on_event,
         )

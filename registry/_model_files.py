@@ -82,13 +82,18 @@ def _find_logged_model(
     tracking: Tracking, run_id: str, name: str, digest: str
 ) -> tuple[str, str] | None:
     """Return a model that an earlier, interrupted call had finished logging."""
+    from mlflow.entities import LoggedModelStatus
+
     found = tracking.client.search_logged_models(
         [tracking.experiment_id],
-        filter_string=f"source_run_id = '{run_id}' AND status = 'READY' "
-        f"AND tags.`{DIGEST_TAG}` = '{digest}' AND tags.`registered_name` = '{name}'",
-        max_results=1,
+        filter_string=f"source_run_id = '{run_id}' AND tags.`{DIGEST_TAG}` = '{digest}' "
+        f"AND tags.`registered_name` = '{name}'",
     )
-    return (str(found[0].artifact_location), str(found[0].model_id)) if found else None
+    # The status cannot be filtered on: the SQL store compares its number with the word.
+    for model in found:
+        if model.status == LoggedModelStatus.READY:
+            return str(model.artifact_location), str(model.model_id)
+    return None
 
 
 def _requirements() -> list[str]:
@@ -137,6 +142,10 @@ def _download(tracking: Tracking, label: str, source: str, into: Path) -> Path:
                 tracking_uri=tracking.uri,
                 registry_uri=tracking.uri,
             )
+    except TradewindError as error:
+        if error.code is not ErrorCode.BAD_INPUT:
+            raise
+        raise _unusable(label, f"are not at {uri}") from error
     except OSError as error:
         raise _unusable(label, f"cannot be read ({error})") from error
     return Path(path)

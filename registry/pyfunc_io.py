@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.models.base import DeepWindows, Samples
+from tradewind.features.samples import DeepWindows, Samples
 
 if TYPE_CHECKING:
     from tradewind.models.bundle import BundleMeta, ModelBundle

@@ -7,7 +7,6 @@ of the same run twice gives the same version, and what is fetched is what was re
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -291,7 +290,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 def _version_tags(
     meta: Mapping[str, Any], digest: str, given: Mapping[str, object]
 ) -> dict[str, str]:
-    tags: dict[str, object] = {GATES_TAG: GATES_UNKNOWN, "trained_at": _now_iso()}
+    tags: dict[str, object] = {GATES_TAG: GATES_UNKNOWN, "trained_at": _iso(meta["created_ms"])}
     tags |= {name: meta[name] for name in META_TAGS if meta.get(name) not in (None, "", {})}
     tags |= given
     return {name: _tag_text(value) for name, value in tags.items()} | {DIGEST_TAG: digest}
@@ -301,8 +300,8 @@ def _tag_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _now_iso() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+def _iso(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _ensure_registered_model(tracking: Tracking, name: str) -> None:

@@ -7,7 +7,7 @@ FastAPI, BentoML's own API and its traffic limits each have an error form of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,16 @@ class ErrorContract:
         The application inside.
     retry_after_s
         Seconds a caller is asked to wait when the server is overloaded.
+    on_error
+        Told the kind and the path of every error answer.
     """
 
-    def __init__(self, app: ASGIApp, *, retry_after_s: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, retry_after_s: int, on_error: Callable[[str, str], None]
+    ) -> None:
         self._app = app
         self._retry_after_s = retry_after_s
+        self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass good answers through untouched; hold an error's body until it is whole."""
@@ -79,6 +84,7 @@ class ErrorContract:
 
     async def _send_error(self, send: Send, start: Message, body: bytes, scope: Scope) -> None:
         status, content = contract_of(start["status"], body, scope)
+        self._on_error(content["error"], scope["path"])
         payload = json.dumps(content, ensure_ascii=False).encode()
         headers = [
             (name, value)

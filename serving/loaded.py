@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ import numpy as np
 from registry import versions
 from registry.versions import RegisteredVersion
 from serving.batching import ForwardBatcher
+from serving.live_view import LiveView
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.features.view import FeatureRow, FeatureView
+from tradewind.features.samples import FeatureRow, rows_to_samples
 from tradewind.models.bundle import ModelBundle, row_seeds
 from tradewind.settings import Settings
 
@@ -45,6 +46,9 @@ class RowForecast:
     passes: int
 
 
+NUMBERS = tuple(item.name for item in fields(RowForecast) if item.name != "passes")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A version in memory; immutable, so a request that holds it is never mixed."""
@@ -65,6 +69,11 @@ class LoadedModel:
         return self.bundle.meta.skill
 
     @property
+    def stochastic(self) -> bool:
+        """Return whether its passes are Monte Carlo samples rather than a fixed bag."""
+        return not self.bundle.forecaster.reads_wide
+
+    @property
     def gates(self) -> str:
         """Return whether the version passed its release gates, as the registry says."""
         return self.registered.gates
@@ -75,7 +84,7 @@ class LoadedModel:
 
 
 def load(
-    settings: Settings, tracking: Tracking, view: FeatureView, name: str, version: int
+    settings: Settings, tracking: Tracking, view: LiveView, name: str, version: int
 ) -> LoadedModel:
     """Fetch, load and warm a version.
 
@@ -90,7 +99,7 @@ def load(
         tracking, name, version=version, cache_dir=settings.home / "serving" / "models"
     )
     bundle = load_bundle(folder)
-    forward = Forward(bundle, view, f"{name}/{version}")
+    forward = Forward(bundle, f"{name}/{version}")
     batcher = ForwardBatcher(forward, max_passes=settings.serving.max_batch_passes)
     model = LoadedModel(registered, bundle, batcher)
     warm(model, view, settings)
@@ -107,12 +116,11 @@ class Forward:
     """The batched forward of one version: rows in, one `RowForecast` a row out."""
 
     bundle: ModelBundle
-    view: FeatureView
     model_version: str
 
     def __call__(self, items: Sequence[Item], n_samples: int) -> list[RowForecast]:
         """Predict all items in one forward of ``n_samples`` passes."""
-        samples = self.view.rows_to_samples([item.row for item in items])
+        samples = rows_to_samples([item.row for item in items])
         seeds = row_seeds(self.model_version, samples)
         for position, item in enumerate(items):
             if item.seed is not None:
@@ -123,27 +131,20 @@ class Forward:
             seeds=seeds,
             feature_version=items[0].row.feature_version,
         )
-        columns = (
-            forecast.p_up,
-            forecast.mu,
-            forecast.epistemic,
-            forecast.aleatoric,
-            forecast.uncertainty,
-            forecast.epistemic_p,
-            forecast.confidence,
-            forecast.conviction,
-        )
-        table = np.column_stack(columns)
+        table = np.column_stack([getattr(forecast, name) for name in NUMBERS])
         if not np.isfinite(table).all():
             raise TradewindError(
                 ErrorCode.MODEL_UNUSABLE,
                 f"{self.model_version} answers with NaN or Inf",
                 "Roll back with the job `rollback`, or train again",
             )
-        return [RowForecast(*map(float, line), passes=forecast.passes) for line in table]
+        return [
+            RowForecast(passes=forecast.passes, **dict(zip(NUMBERS, line, strict=True)))
+            for line in table.tolist()
+        ]
 
 
-def warm(model: LoadedModel, view: FeatureView, settings: Settings) -> None:
+def warm(model: LoadedModel, view: LiveView, settings: Settings) -> None:
     """Run one forward on a present row, so that the first request pays for nothing.
 
     Where no symbol of the model has enough bars yet there is nothing to warm it with.

@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from serving.models import Slot
 from tradewind.contracts import Prediction
-from tradewind.errors import ErrorCode
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from serving.loaded import LoadedModel
 
-LATEST = "mostrecent"  # of several processes, the one that wrote last speaks
+LATEST: Final = "mostrecent"  # of several processes, the one that wrote last speaks
 REGIME_STATE = {"trend": 1, "neutral": 0, "meanrev": -1}
 UNCERTAIN_TYPES = ("deep_transformer", "ensemble")
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -40,7 +39,7 @@ class ServingMetrics:
     def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-        where = registry or REGISTRY
+        where = self.registry = registry or REGISTRY
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             full = f"{namespace}_ml_{name}"
@@ -112,12 +111,15 @@ class ServingMetrics:
         if kind in UNCERTAIN_TYPES:
             self.uncertainty.labels(symbol).set(prediction.uncertainty)
 
-    def refused(self, code: ErrorCode) -> None:
-        """Count an error by kind."""
-        self.errors.labels(code.value).inc()
+    def refused(self, kind: str) -> None:
+        """Count an error by kind, the code of the error contract."""
+        self.errors.labels(kind).inc()
 
     def market(
-        self, staleness_s: Mapping[str, float], regimes: Mapping[str, str], ratios: Mapping[str, float]
+        self,
+        staleness_s: Mapping[str, float],
+        regimes: Mapping[str, str],
+        ratios: Mapping[str, float],
     ) -> None:
         """Show the state of the features: seconds late, regime, ratios of closes."""
         for symbol, seconds in staleness_s.items():

@@ -63,7 +63,7 @@ class Snapshot:
     wanted: Mapping[Slot, int] = field(default_factory=dict)
     failures: Mapping[Slot, Failure] = field(default_factory=dict)
     swapped_ms: Mapping[Slot, int] = field(default_factory=dict)
-    disabled: Mapping[str, str] = field(default_factory=dict)
+    disabled: Mapping[tuple[str, str], str] = field(default_factory=dict)
     problem: TradewindError | None = None
     read: bool = False
 
@@ -79,6 +79,11 @@ class Snapshot:
             if slot in self.models or slot in self.wanted:
                 return slot
         return None
+
+    def is_disabled(self, model: LoadedModel, symbol: str) -> bool:
+        """Tell whether the supervisor has taken the model out, for a symbol or altogether."""
+        family = model.registered.family
+        return any((family, key) in self.disabled for key in (symbol, model.registered.key))
 
     def not_ready(self, settings: Settings) -> TradewindError | None:
         """Return why this snapshot cannot serve every traded symbol, None if it can."""
@@ -128,7 +133,7 @@ class ModelTable:
     load
         Fetches, loads and warms a version: (tracking, name, version).
     read_disabled
-        Returns the members that the supervisor has disabled: {registered name: why}.
+        Returns the members that the supervisor has disabled: {(family, key): why}.
     observer
         Told of swaps, failures and polls.
     """
@@ -139,7 +144,7 @@ class ModelTable:
         *,
         connect: Callable[[], Tracking],
         load: Callable[[Tracking, str, int], LoadedModel],
-        read_disabled: Callable[[], Mapping[str, str]],
+        read_disabled: Callable[[], Mapping[tuple[str, str], str]],
         observer: Observer,
     ) -> None:
         self._settings = settings
@@ -249,13 +254,13 @@ class ModelTable:
         assert self._tracking is not None
         try:
             return self._load(self._tracking, name, version)
-        except Exception as error:  # noqa: BLE001 (whatever is wrong with it, the old one serves)
+        except Exception as error:  # whatever is wrong with a version, the old one serves
             log.exception("%s version %s cannot be loaded; the old one serves", name, version)
             self._observer.load_failed(slot, version, str(error))
             retry_at = time.monotonic() + self._settings.serving.reload_retry_s
             return Failure(version, _first_line(error), retry_at)
 
-    def _disabled(self, before: Snapshot) -> Mapping[str, str]:
+    def _disabled(self, before: Snapshot) -> Mapping[tuple[str, str], str]:
         try:
             return self._read_disabled()
         except TradewindError as error:
@@ -264,7 +269,9 @@ class ModelTable:
 
 
 def _first_line(error: Exception) -> str:
-    detail = error.detail if isinstance(error, TradewindError) else f"{type(error).__name__}: {error}"
+    detail = (
+        error.detail if isinstance(error, TradewindError) else f"{type(error).__name__}: {error}"
+    )
     return detail.split("\n", 1)[0]
 
 

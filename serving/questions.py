@@ -101,8 +101,10 @@ def parse_window(window: Sequence[Sequence[float]], bars: int, features: int) ->
     """
     widths = {len(row) for row in window}
     if len(window) != bars or widths != {features}:
-        found = "×".join(("ragged", *map(str, sorted(widths)))) if len(widths) > 1 else str(
-            next(iter(widths), 0)
+        found = (
+            "×".join(("ragged", *map(str, sorted(widths))))
+            if len(widths) > 1
+            else str(next(iter(widths), 0))
         )
         raise TradewindError(
             ErrorCode.BAD_INPUT,

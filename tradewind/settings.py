@@ -100,6 +100,14 @@ class MarketSettings(Section):
         return tuple(dict.fromkeys((*self.symbols, *self.reference_symbols)))
 
 
+class QualitySettings(Section):
+    """What the soft checks on stored bars accept."""
+
+    max_gap_share: Fraction = Field(0.0, description="missing share of the span's bars")
+    max_zero_volume_share: Fraction = 0.01
+    max_outlier_share: Fraction = Field(0.001, description="returns with a robust z over 20")
+
+
 class FeatureSettings(Section):
     """Feature engineering; part of the feature version."""
 
@@ -133,7 +141,8 @@ class TrainingSettings(Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
     dropout: float = Field(0.1, gt=0, lt=1)
-    walk_forward_folds: int = Field(26, ge=1, description="weekly folds, boosted trees")
+    walk_forward_folds: int = Field(26, ge=1, description="folds wanted, boosted trees")
+    fold_days: int = Field(7, ge=1, description="days between two emulated retrainings")
     deep_folds: int = Field(4, ge=1, description="folds over the same span, deep families")
     bootstrap_samples: int = Field(1000, ge=100)
 
@@ -234,6 +243,7 @@ class ServingSettings(Section):
     )
     max_symbols: int = Field(500, ge=1, description="symbols in one request")
     retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
+    gauges_s: float = Field(5.0, gt=0, description="how often idle gauges are brought up to date")
     reload_retry_s: float = Field(30, gt=0, description="pause before a failed version is tried again")
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
     epistemic_p_limit: float = Field(0.05, gt=0)
@@ -338,6 +348,7 @@ class CostSettings(Section):
         Decimal("1e-9"), ge=0, description="added per unit of notional: 1 bp per 100,000"
     )
     funding_8h: Decimal = Decimal("0.0001")
+    volatility_bars: int = Field(20, ge=2, description="returns behind the paper slippage")
 
 
 class LedgerSettings(Section):
@@ -356,6 +367,8 @@ class EngineSettings(Section):
     time_exit_horizons: float = Field(2.0, gt=0, description="time exit after this many horizons")
     lease_s: float = Field(30, gt=0, description="a second engine is refused while the lease lives")
     require_edge: bool = Field(True, description="refuse an entry without positive net edge")
+    entry_wait_bars: int = Field(1, ge=0, description="bars an unfilled entry may be late")
+    poll_s: float = Field(0.25, gt=0, description="how often the loop looks for a new bar")
 
 
 PROFILE_SIZES: dict[Profile, dict[str, Any]] = {
@@ -364,7 +377,8 @@ PROFILE_SIZES: dict[Profile, dict[str, Any]] = {
         "training": {
             "epochs": 3,
             "max_epoch_samples": 4000,
-            "walk_forward_folds": 6,
+            "walk_forward_folds": 5,
+            "fold_days": 14,
             "deep_folds": 2,
             "bootstrap_samples": 300,
         }
@@ -409,6 +423,7 @@ class Settings(BaseSettings):
     clock: Literal["wall", "replay"] = "wall"
     ledger_url: str | None = Field(None, description="SQLAlchemy URL; None: SQLite under `home`")
     market: MarketSettings = MarketSettings()
+    quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
     training: TrainingSettings = TrainingSettings()
     boosted: BoostedSettings = BoostedSettings()

@@ -40,8 +40,8 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     if len(fresh) < MIN_ROWS:
         return Live(label, len(fresh), {"rows": len(fresh), "rows_needed": MIN_ROWS})
     forecast = bundle.predict(fresh, n_samples=settings.serving.n_samples)
-    metrics = classification_metrics(fresh.y_up, forecast.p_up)
-    base = classification_metrics(fresh.y_up, 0 * fresh.y_up + bundle.meta.base_rate)
+    metrics = classification_metrics(forecast.p_up, fresh.y_up)
+    base = classification_metrics(0 * fresh.y_up + bundle.meta.base_rate, fresh.y_up)
     return Live(
         label,
         len(fresh),

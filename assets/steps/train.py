@@ -6,15 +6,21 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from assets.units import plan_units, unit_symbols
+from assets.units import Unit, plan_units, unit_symbols
 from assets.workspace import UnitTask, Workspace, workspace
 from tradewind.clock import Clock
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_json
 from tradewind.settings import Settings
 
+if TYPE_CHECKING:
+    from tradewind.market.store import BarStore
+
 EpochLog = Callable[[int, Mapping[str, float]], None]
 KEEP_WORK = 3
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -48,20 +54,15 @@ def plan_retrain(
     from registry.tracking import Tracking, git_commit
     from tradewind.clock import last_closed_bar
     from tradewind.features.definitions import feature_version
-    from tradewind.market.ingest import active_source, store_for
+    from tradewind.market.active import active_set, store_for
 
     units = plan_units(settings, symbols, families)
     store = store_for(settings)
     step = settings.market.timeframe_ms
     until_ms = last_closed_bar(clock.now_ms(), settings.market.timeframe) + step
-    fingerprint = store.fingerprint(
-        settings.market.all_symbols, settings.market.timeframe, until_ms=until_ms
-    )
-    commit = git_commit()
     common = {
-        "data_fingerprint": fingerprint,
         "feature_version": feature_version(settings),
-        "git_commit": commit,
+        "git_commit": git_commit(),
         "dagster_run_id": dagster_run_id,
     }
     choices = {
@@ -69,7 +70,8 @@ def plan_retrain(
         "epochs": epochs or settings.training.epochs,
         "seed": settings.training.seed if seed is None else seed,
     }
-    source = active_source(settings)
+    active = active_set(settings)
+    source = "none" if active is None else active.source_name
     tracking = Tracking(settings)
     tracking.close_orphans(older_than_s=24 * 3600)
     with tracking.start_run(
@@ -82,6 +84,7 @@ def plan_retrain(
         UnitTask(
             family=unit.family,
             key=unit.key,
+            data_fingerprint=_fingerprint(settings, store, unit, until_ms),
             until_ms=until_ms,
             parent_run_id=parent,
             source=source,
@@ -195,6 +198,22 @@ def run_tags(task: UnitTask) -> dict[str, str]:
         "dagster_run_id": task.dagster_run_id,
         "source": task.source,
     }
+
+
+def _fingerprint(settings: Settings, store: BarStore, unit: Unit, until_ms: int) -> str:
+    """Return the hash of the bars a unit reads, or "unreadable".
+
+    What cannot be read is reported by the unit's own `prepare`, which stops that unit only.
+    """
+    timeframe = settings.market.timeframe
+    used = dict.fromkeys((*unit_symbols(settings, unit), *settings.market.reference_symbols))
+    stored = [name for name in used if name in store.symbols(timeframe)]
+    try:
+        return store.fingerprint(stored, timeframe, until_ms=until_ms)
+    except TradewindError as error:
+        if error.code is not ErrorCode.CORRUPT_FILE:
+            raise
+        return UNREADABLE
 
 
 def _known_run(work: Workspace) -> str | None:

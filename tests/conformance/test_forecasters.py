@@ -86,9 +86,7 @@ class TestForecaster:
         batch = _sample(_fitted(family), test)
         for row in (0, 7, 39):
             alone = _sample(_fitted(family), test.subset(np.array([row])))
-            picked = RawForecast(
-                batch.p[:, [row]], batch.mu[:, [row]], batch.sigma[:, [row]]
-            )
+            picked = RawForecast(batch.p[:, [row]], batch.mu[:, [row]], batch.sigma[:, [row]])
             _assert_same(alone, picked, within=1e-6)
 
     def test_two_fits_give_the_same_weights(self, family: str, tmp_path: Path) -> None:

@@ -6,17 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from registry.tracking import Tracking
 from registry.versions import RegisteredVersion, register_bundle
-from tradewind.files import sha256_file, write_bytes, write_json
+from tests.support.registered import EXAMPLE, NAME, OUTPUT, write_bundle
 from tradewind.settings import Settings
-
-NAME = "tradewind.lightgbm.BTCUSDT"
-EXAMPLE = {"wide": np.zeros((2, 3)), "scale": np.ones(2)}
-OUTPUT = {"p_up": np.full(2, 0.5), "mu": np.zeros(2)}
 
 
 @pytest.fixture(scope="session")
@@ -42,40 +37,6 @@ def settings(empty_database: Path, make_settings: Callable[..., Settings]) -> Se
 @pytest.fixture
 def tracking(settings: Settings) -> Tracking:
     return Tracking(settings)
-
-
-def write_bundle(folder: Path, name: str = NAME, seed: int = 0) -> Path:
-    """Write the files of a sound bundle whose weights are a line of text."""
-    from tradewind.models.bundle import BundleMeta
-
-    _, family, key = name.split(".")
-    meta = BundleMeta(
-        family=family,
-        key=key,
-        symbols=("BTCUSDT", "ETHUSDT"),
-        timeframe="15m",
-        horizon=16,
-        window=5,
-        feature_version="f1",
-        wide_names=("a", "b", "c"),
-        data_fingerprint="abc",
-        train_start_ms=1_700_000_000_000,
-        train_end_ms=1_730_000_000_000,
-        data_end_ms=1_735_689_600_000,
-        seed=seed,
-        epochs=3,
-        created_ms=1_735_689_600_000,
-        skill=0.002,
-        base_rate=0.5,
-        metrics={"auc": 0.54, "ece": 0.03},
-        gates="unknown",
-    )
-    write_json(folder / "meta.json", meta.model_dump(mode="json"))
-    write_bytes(folder / "forecaster" / "model.txt", f"weights of seed {seed}".encode())
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "bundle.json"]
-    digests = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-    write_json(folder / "bundle.json", {"format": 1, "files": digests})
-    return folder
 
 
 @pytest.fixture

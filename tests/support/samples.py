@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -56,9 +57,7 @@ def planted_samples(
 def in_time_order(samples: Samples, *shares: float) -> list[Samples]:
     """Cut samples into consecutive slices of the given shares."""
     edges = np.round(np.cumsum([0.0, *shares]) * len(samples)).astype(int)
-    return [
-        samples.subset(np.arange(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [samples.subset(np.arange(a, b)) for a, b in itertools.pairwise(edges)]
 
 
 def shuffled(samples: Samples, *, seed: int = 0) -> Samples:

@@ -233,6 +233,10 @@ REFUSALS: dict[str, tuple[RefusalCode, dict[str, Any]]] = {
         RefusalCode.EXPOSURE,
         {"portfolio": holding(position("ETHUSDT", "150.1"))},
     ),
+    "no margin left": (
+        RefusalCode.NO_MARGIN,
+        {"portfolio": holding(position("ETHUSDT", "120"), cash=Decimal(4_000))},
+    ),
     "no margin": (RefusalCode.NO_MARGIN, {"portfolio": replace(PORTFOLIO, cash=Decimal(0))}),
     "size zero": (RefusalCode.SIZE_ZERO, {"market": replace(MARKET, price=1e6)}),
     "below min notional": (
@@ -327,6 +331,12 @@ def test_a_limit_cuts_the_size_and_says_so() -> None:
     decision = run_decide(with_risk(max_order_notional=Decimal(500)))
     assert decision.orders[0].quantity == Decimal("0.005")
     assert any("order notional, cuts the notional to 500" in r.text for r in decision.reasons)
+
+
+def test_the_room_left_under_the_total_exposure_cuts_the_size() -> None:
+    decision = run_decide(SETTINGS, portfolio=holding(position("ETHUSDT", "149")))
+    assert decision.orders[0].quantity == Decimal("0.001")
+    assert any("total exposure, cuts the notional to 100" in r.text for r in decision.reasons)
 
 
 def test_leverage_stays_under_the_cap() -> None:

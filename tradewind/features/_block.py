@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.features._cross import references
 from tradewind.features._indicators import average_true_range
 from tradewind.features.compute import compute_features
 from tradewind.features.definitions import (
@@ -20,6 +21,7 @@ from tradewind.features.definitions import (
     history_rows,
 )
 from tradewind.features.reading import read_funding, reference_bars
+from tradewind.features.samples import warm_streak
 from tradewind.market.store import BarStore
 from tradewind.settings import TIMEFRAME_MS, Settings
 
@@ -89,16 +91,22 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
     """
     step, window = settings.market.timeframe_ms, settings.features.window
     start, end = block_span(settings, ts)
+    risk_ms = _risk_ms(settings)
     blocks = 1 + math.ceil((window - 1) / ANCHOR_BARS)
     rows = history_rows(settings) + blocks * ANCHOR_BARS
-    own = store.read_bars(symbol, settings.market.timeframe, until_ms=end, last=rows)
+    # One bucket more at either end: the oldest may be cut, the newest be unfinished.
+    risk_rows = ANCHOR_BARS + window + (settings.features.risk_atr_bars + 2) * (risk_ms // step)
+    held = store.read_bars(
+        symbol, settings.market.timeframe, until_ms=end, last=max(rows, risk_rows)
+    )
+    own = held.tail(rows)
     first = int(own["ts"][0]) if own.height else start
-    bars = {
-        name: reference_bars(settings, store, name, start_ms=first, until_ms=end)
-        for name in settings.market.reference_symbols
-    }
+    bars = {symbol: own}
+    for name in references(settings):
+        if name not in bars:
+            bars[name] = reference_bars(settings, store, name, start_ms=first, until_ms=end)
     frame = compute_features(
-        {**bars, symbol: own},
+        bars,
         symbol,
         settings,
         funding=read_funding(store, symbol, start_ms=first, until_ms=end),
@@ -118,45 +126,32 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
         streak=streak,
         regime=frame["regime"].to_list(),
         regime_computed=frame["regime_computed"].to_list(),
-        risk=_read_risk(settings, store, symbol, start, end),
+        risk=_risk_bars(held, risk_ms, settings.features.risk_atr_bars),
     )
 
 
-def warm_streak(frame: pl.DataFrame, step_ms: int) -> NDArray[np.int64]:
-    """Return, for each row, how many warm rows on consecutive bars end there."""
-    ts, warm = frame["ts"].to_numpy(), frame["warm"].to_numpy()
-    rows = np.arange(len(ts), dtype=np.int64)
-    joined = np.concatenate([[False], np.diff(ts) == step_ms])
-    before = np.where(~warm, rows, np.where(joined, -1, rows - 1))
-    streak: NDArray[np.int64] = rows - np.maximum.accumulate(before)
-    return streak
-
-
-def _read_risk(
-    settings: Settings, store: BarStore, symbol: str, start: int, end: int
-) -> RiskBars:
-    timeframe, step = settings.market.timeframe, settings.market.timeframe_ms
+def _risk_ms(settings: Settings) -> int:
     risk_ms = TIMEFRAME_MS[settings.sizing.risk_atr_timeframe]
-    if risk_ms % step:
+    if risk_ms % settings.market.timeframe_ms:
         raise TradewindError(
             ErrorCode.BAD_SETTING,
             f"sizing.risk_atr_timeframe = {settings.sizing.risk_atr_timeframe} "
-            f"cannot be made of {timeframe} bars",
+            f"cannot be made of {settings.market.timeframe} bars",
             "Choose a timeframe that is a multiple of market.timeframe",
         )
-    span = settings.features.risk_atr_bars * risk_ms
-    # A row before the block may be the newest there is: one bucket more, and the window's bars.
-    earliest = (start - settings.features.window * step) // risk_ms * risk_ms - span - risk_ms
-    bars = store.read_bars(symbol, timeframe, until_ms=end, start_ms=earliest)
+    return risk_ms
+
+
+def _risk_bars(bars: pl.DataFrame, risk_ms: int, count: int) -> RiskBars:
     buckets = (
-        bars.group_by((pl.col("ts") // risk_ms + 1).alias("bucket"), maintain_order=True)
+        bars.group_by(((pl.col("ts") // risk_ms + 1) * risk_ms).alias("end"), maintain_order=True)
         .agg(pl.col("high").max(), pl.col("low").min(), pl.col("close").last())
-        .with_columns(pl.col("bucket") * risk_ms)
+        .rechunk()
     )
     return RiskBars(
-        ends=buckets["bucket"].to_numpy(),
-        high=buckets["high"].to_numpy().copy(),
-        low=buckets["low"].to_numpy().copy(),
-        close=buckets["close"].to_numpy().copy(),
-        span_ms=span,
+        ends=buckets["end"].to_numpy(),
+        high=buckets["high"].to_numpy(),
+        low=buckets["low"].to_numpy(),
+        close=buckets["close"].to_numpy(),
+        span_ms=count * risk_ms,
     )

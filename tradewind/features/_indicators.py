@@ -8,8 +8,9 @@ another; the fingerprints of two processes can be compared.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
-import talib
 from numpy.typing import NDArray
 
 from tradewind.features.definitions import ANCHOR_BARS, FAST, MACD, MIDDLE, PERIOD, SLOW
@@ -47,7 +48,7 @@ def recursive_indicators(
     piece = np.stack([run_start, ts // (ANCHOR_BARS * step_ms)])
     edges = np.flatnonzero(np.any(np.diff(piece, axis=1) != 0, axis=0)) + 1
     bounds = [0, *edges.tolist(), len(ts)]
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in itertools.pairwise(bounds):
         start = max(int(run_start[first]), first - warmup)
         window = {name: values[start:end] for name, values in bars.items()}
         for name, values in _all(window["high"], window["low"], window["close"]).items():
@@ -57,12 +58,16 @@ def recursive_indicators(
 
 def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray) -> float:
     """Return the newest ATR(14) of a window in price units, NaN if it is too short."""
+    import talib  # it loads pandas when there is one
+
     if len(close) <= PERIOD:
         return float("nan")
     return float(talib.ATR(high, low, close, PERIOD)[-1])
 
 
 def _all(high: FloatArray, low: FloatArray, close: FloatArray) -> dict[str, FloatArray]:
+    import talib
+
     plus = talib.PLUS_DI(high, low, close, PERIOD)
     minus = talib.MINUS_DI(high, low, close, PERIOD)
     return {

@@ -84,7 +84,11 @@ def feature_version(settings: Settings) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def longest_window(settings: Settings) -> int:
+    """Return the bars that the longest window feature spans, its own bar included."""
+    return max(settings.features.ratio_window, SLOW, LONG) + 2
+
+
 def history_rows(settings: Settings) -> int:
     """Return how many bars before one decide its features, at most."""
-    longest = max(settings.features.ratio_window, SLOW, LONG) + 2
-    return max(settings.features.warmup_bars, longest)
+    return max(settings.features.warmup_bars, longest_window(settings))

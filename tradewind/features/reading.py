@@ -37,12 +37,12 @@ def read_features(
     if own.is_empty():
         return compute_features({symbol: own}, symbol, settings)
     first = int(own["ts"][0])
-    bars = {
-        name: reference_bars(settings, store, name, start_ms=first, until_ms=until_ms)
-        for name in references(settings)
-    }
+    bars = {symbol: own}
+    for name in references(settings):
+        if name not in bars:
+            bars[name] = reference_bars(settings, store, name, start_ms=first, until_ms=until_ms)
     return compute_features(
-        {**bars, symbol: own},
+        bars,
         symbol,
         settings,
         funding=read_funding(store, symbol, start_ms=first, until_ms=until_ms),

@@ -12,8 +12,8 @@ from tradewind.ledger.records import (
     LedgerCheck,
     Position,
     PredictionRecord,
+    Snapshot,
     StoredIntent,
-    WorkingOrder,
 )
 from tradewind.ledger.switch import KillSwitch
 
@@ -30,9 +30,9 @@ __all__ = [
     "LedgerClock",
     "Position",
     "PredictionRecord",
+    "Snapshot",
     "StoredIntent",
     "TradeResult",
-    "WorkingOrder",
     "engine_alive",
     "open_clock",
     "open_ledger",

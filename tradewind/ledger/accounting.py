@@ -83,9 +83,7 @@ def apply_fill(
     rest = abs(signed) - closing
     if rest == 0:
         return Applied(after, None, realised)
-    turned = _open(
-        OpenTrade(fill_id), rest if signed > 0 else -rest, price, fee - closing_fee
-    )
+    turned = _open(OpenTrade(fill_id), rest if signed > 0 else -rest, price, fee - closing_fee)
     return Applied(after, turned, realised)
 
 

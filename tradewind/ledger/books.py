@@ -9,11 +9,20 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from tradewind.contracts import BrokerOrder, Fill, IntentStatus, Leg, OrderStatus, Side
+from tradewind.contracts import (
+    BrokerOrder,
+    Fill,
+    IntentStatus,
+    Leg,
+    OrderRequest,
+    OrderStatus,
+    Side,
+)
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger.accounting import ZERO, OpenTrade, apply_fill
 from tradewind.ledger.database import Database
-from tradewind.ledger.records import FundingPayment, Position, WorkingOrder
+from tradewind.ledger.decisions import OPEN_INTENTS, request_of
+from tradewind.ledger.records import FundingPayment, Position, Snapshot
 from tradewind.ledger.schema import (
     account,
     decisions,
@@ -147,7 +156,9 @@ class MoneyBook:
         )
         if held is not None and applied.closed is not None:
             connection.execute(delete(positions).where(positions.c.symbol == fill.symbol))
-            connection.execute(insert(trades).values(_trade_row(held, applied.closed, intent, fill)))
+            connection.execute(
+                insert(trades).values(_trade_row(held, applied.closed, intent, fill))
+            )
             held = None
         if applied.opened is not None:
             frozen = _frozen(held) if held else self._entry(connection, intent, fill)
@@ -219,50 +230,53 @@ class MoneyBook:
 
     def positions(self) -> list[Position]:
         """Return the open positions, by symbol, with their working stop and target."""
-        query = (
-            select(positions, decisions.c.bar_ts)
-            .join(decisions, decisions.c.decision_id == positions.c.decision_id)
-            .order_by(positions.c.symbol)
+        with self.db.read() as connection:
+            return _positions(connection, _working(connection))
+
+    def snapshot(self) -> Snapshot:
+        """Return the account as of one moment, in one read."""
+        unsent = (
+            select(intents)
+            .where(intents.c.status.in_(OPEN_INTENTS))
+            .order_by(intents.c.created_ms, intents.c.symbol, intents.c.position)
         )
         with self.db.read() as connection:
-            rows = connection.execute(query).all()
+            cash = connection.execute(select(account.c.cash)).scalar()
             working = _working(connection)
-        return [_position(row, working) for row in rows]
+            return Snapshot(
+                cash=ZERO if cash is None else cash,
+                positions=tuple(_positions(connection, working)),
+                working=tuple(working),
+                unsent=tuple(request_of(row) for row in connection.execute(unsent)),
+            )
 
-    def working_orders(self) -> list[WorkingOrder]:
+    def working_orders(self) -> list[OrderRequest]:
         """Return the orders that the broker has accepted and not finished, oldest first."""
         with self.db.read() as connection:
             return _working(connection)
 
 
-def _working(connection: Connection) -> list[WorkingOrder]:
+def _working(connection: Connection) -> list[OrderRequest]:
     query = (
         select(intents)
         .join(orders, orders.c.client_id == intents.c.client_id)
         .where(orders.c.status == OrderStatus.ACCEPTED.value)
         .order_by(intents.c.created_ms, intents.c.symbol, intents.c.position)
     )
-    return [
-        WorkingOrder(
-            client_id=row.client_id,
-            decision_id=row.decision_id,
-            symbol=row.symbol,
-            side=Side(row.side),
-            leg=Leg(row.leg),
-            quantity=row.quantity,
-            parent_id=row.parent_id,
-            trigger_price=row.trigger_price,
-            leverage=row.leverage,
-            created_ms=row.created_ms,
-        )
-        for row in connection.execute(query)
-    ]
+    return [request_of(row) for row in connection.execute(query)]
 
 
-def _position(row: Row[Any], working: Sequence[WorkingOrder]) -> Position:
-    triggers = {
-        order.leg: order.trigger_price for order in working if order.symbol == row.symbol
-    }
+def _positions(connection: Connection, working: Sequence[OrderRequest]) -> list[Position]:
+    query = (
+        select(positions, decisions.c.bar_ts)
+        .join(decisions, decisions.c.decision_id == positions.c.decision_id)
+        .order_by(positions.c.symbol)
+    )
+    return [_position(row, working) for row in connection.execute(query)]
+
+
+def _position(row: Row[Any], working: Sequence[OrderRequest]) -> Position:
+    triggers = {order.leg: order.trigger_price for order in working if order.symbol == row.symbol}
     return Position(
         symbol=row.symbol,
         quantity=row.quantity,
@@ -300,9 +314,7 @@ def realised_r(pnl: Decimal, stop_distance: Decimal, quantity: Decimal) -> float
     return float(pnl / risk) if risk > 0 else 0.0
 
 
-def _trade_row(
-    held: Row[Any], closed: OpenTrade, intent: Row[Any], fill: Fill
-) -> dict[str, Any]:
+def _trade_row(held: Row[Any], closed: OpenTrade, intent: Row[Any], fill: Fill) -> dict[str, Any]:
     return {
         "trade_id": closed.trade_id,
         "decision_id": held.decision_id,
@@ -325,9 +337,7 @@ def _trade_row(
 
 
 def _attribute_funding(connection: Connection, payment: FundingPayment) -> None:
-    held = connection.execute(
-        select(positions).where(positions.c.symbol == payment.symbol)
-    ).first()
+    held = connection.execute(select(positions).where(positions.c.symbol == payment.symbol)).first()
     if held is not None and held.opened_ms <= payment.ts:
         total = held.funding + payment.amount
         connection.execute(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tradewind.settings import Settings
 
 ROW = 1
-CACHE_S = 0.05
+CACHE_S = 0.01  # at most so long may a process believe an older clock
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ def read_clock(ledger: Ledger) -> ClockRow | None:
 
 
 def set_replay_clock(ledger: Ledger, ms: int, speed: float = 0) -> None:
-    """Set market time for every process; ``speed`` 0 holds it, 900 runs a 15m bar a second."""
+    """Set market time for every process; ``speed`` 0 holds it, 900 runs a 15m bar a second.
+
+    It returns when no process can still believe the clock that was before.
+    """
     if ms < 0 or speed < 0:
         raise TradewindError(
             ErrorCode.BAD_INPUT,
@@ -55,14 +58,14 @@ def set_replay_clock(ledger: Ledger, ms: int, speed: float = 0) -> None:
     row = {"id": ROW, "market_ms": ms, "wall_ms": _wall_ms(), "speed": float(speed)}
     with ledger.db.write() as connection:
         ledger.db.upsert(connection, clock_table, row)
+    time.sleep(CACHE_S)
 
 
 @dataclass
 class LedgerClock:
-    """Market time of a replay, read from the ledger at most every ``cache_s`` seconds."""
+    """Market time of a replay, read from the ledger again after some milliseconds."""
 
     ledger: Ledger
-    cache_s: float = CACHE_S
     _row: ClockRow | None = field(default=None, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
 
@@ -74,7 +77,7 @@ class LedgerClock:
         TradewindError
             ``bad_setting`` when no replay clock was ever set.
         """
-        if time.monotonic() - self._read_at > self.cache_s:
+        if time.monotonic() - self._read_at > CACHE_S:
             self._row = read_clock(self.ledger)
             self._read_at = time.monotonic()
         if self._row is None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     Table,
-    URL,
     create_engine,
     event,
     inspect,
@@ -197,7 +197,9 @@ class Database:
             return
         with self.write() as connection:
             if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
             self._upgrade(connection, scripts, version_table)
 
     def _revision(self, version_table: str) -> str | None:

@@ -133,10 +133,8 @@ def _ending(connection: Connection, decision: Decision) -> list[str]:
     for row in connection.execute(known.order_by(outcomes.c.horizon)):
         way = "up" if row.y_up else "not up"
         lines.append(f"outcome: {row.fwd_ret:+.6f} over {row.horizon} bars ({way})")
-    for row in connection.execute(
-        select(trades).where(trades.c.decision_id == decision.decision_id)
-    ):
-        lines.append(_trade_line(row))
+    ended = select(trades).where(trades.c.decision_id == decision.decision_id)
+    lines.extend(_trade_line(row) for row in connection.execute(ended))
     held = connection.execute(
         select(positions).where(positions.c.decision_id == decision.decision_id)
     ).first()

@@ -59,7 +59,7 @@ def is_alive(row: Row[Any]) -> bool:
     On this host the process itself is asked; elsewhere only time tells.
     """
     if row.host == _host():
-        return process_identity(row.pid) == row.process
+        return bool(process_identity(row.pid) == row.process)
     return bool(row.expires_ms > _wall_ms())
 
 

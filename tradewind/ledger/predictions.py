@@ -81,7 +81,11 @@ class PredictionBook:
         query = window(
             query, predictions, "bar_ts", symbol=symbol, since_ms=since_ms, until_ms=until_ms
         )
-        for name, value in (("role", role), ("model_type", model_type), ("decision_id", decision_id)):
+        for name, value in (
+            ("role", role),
+            ("model_type", model_type),
+            ("decision_id", decision_id),
+        ):
             if value is not None:
                 query = query.where(predictions.c[name] == value)
         with self.db.read() as connection:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
-from sqlalchemy import Float, cast, desc, select
+from sqlalchemy import Float, cast, desc, func, select
 
 from tradewind.contracts import Fill, Leg, Side
 from tradewind.files import atomic_path
 from tradewind.ledger.database import Database
 from tradewind.ledger.frames import frame, window
 from tradewind.ledger.records import EquityPoint
-from tradewind.ledger.schema import equity, fills, flows, metadata, orders, trades
+from tradewind.ledger.schema import (
+    equity,
+    fills,
+    flows,
+    intents,
+    metadata,
+    orders,
+    trades,
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,23 @@ class QueryBook:
             for row in rows
         ]
 
+    def booked_fills(self, fill_ids: Sequence[str]) -> set[str]:
+        """Return which of these fills are booked already."""
+        query = select(fills.c.fill_id).where(fills.c.fill_id.in_(fill_ids))
+        with self.db.read() as connection:
+            return set(connection.execute(query).scalars())
+
+    def orders_since(self, since_ms: int) -> int:
+        """Return how many orders were sent for intents made after ``since_ms``."""
+        query = (
+            select(func.count())
+            .select_from(orders)
+            .join(intents, intents.c.client_id == orders.c.client_id)
+            .where(intents.c.created_ms > since_ms)
+        )
+        with self.db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def last_fill_ms(self) -> int | None:
         """Return the time of the newest booked fill, None without any."""
         query = select(fills.c.ts).order_by(desc(fills.c.ts)).limit(1)
@@ -137,10 +163,7 @@ class QueryBook:
     def last_funding_ms(self) -> int | None:
         """Return the time of the newest booked funding payment, None without any."""
         query = (
-            select(flows.c.ts)
-            .where(flows.c.kind == "funding")
-            .order_by(desc(flows.c.ts))
-            .limit(1)
+            select(flows.c.ts).where(flows.c.kind == "funding").order_by(desc(flows.c.ts)).limit(1)
         )
         with self.db.read() as connection:
             return connection.execute(query).scalar()

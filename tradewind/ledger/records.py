@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from tradewind.contracts import Intent, Leg, Prediction, Side
+from tradewind.contracts import Intent, OrderRequest, Prediction
 
 Role = Literal["champion", "shadow"]
 
@@ -55,19 +55,13 @@ class Position:
 
 
 @dataclass(frozen=True)
-class WorkingOrder:
-    """An order the broker has accepted and not finished."""
+class Snapshot:
+    """The account at one moment: cash, positions, orders at the broker, intents to come."""
 
-    client_id: str
-    decision_id: str
-    symbol: str
-    side: Side
-    leg: Leg
-    quantity: Decimal
-    parent_id: str | None
-    trigger_price: Decimal | None
-    leverage: Decimal
-    created_ms: int
+    cash: Decimal
+    positions: tuple[Position, ...]
+    working: tuple[OrderRequest, ...]
+    unsent: tuple[OrderRequest, ...]
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,9 @@ class CcxtSource:
         except ccxt.BaseError as error:
             text = " ".join(str(error).split())[:ERROR_TEXT]
             raise self._unreachable(f"{type(error).__name__}: {text}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # ccxt takes any JSON of a success for an answer, and its parsers trip over it.
+            raise self._unreachable(f"malformed answer, {error!r}"[:ERROR_TEXT]) from error
 
     def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -287,9 +290,7 @@ async def first_reachable(settings: Settings, exchange_ids: tuple[str, ...]) -> 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for source in sources:
-            if source is not chosen:
-                await source.close()
+        await asyncio.gather(*(source.close() for source in sources if source is not chosen))
     raise TradewindError(
         ErrorCode.EXCHANGE_UNREACHABLE,
         f"none of the exchanges {', '.join(exchange_ids)} answers: {'; '.join(reasons)}",

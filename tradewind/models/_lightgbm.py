@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import lightgbm
 import numpy as np
 
+from tradewind.features.definitions import NULLABLE_FEATURES
 from tradewind.files import write_bytes, write_json
 from tradewind.models.base import (
     CONFIG_FILE,
@@ -73,10 +74,8 @@ class LightGBMForecaster(Forecaster):
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Return an unfitted bag of the sizes in ``settings``."""
-        from tradewind.features.definitions import NULLABLE_FEATURES
-
         sizes = BoosterSizes(bag=settings.training.bag, **settings.boosted.model_dump())
-        return cls(sizes, nullable=tuple(NULLABLE_FEATURES))
+        return cls(sizes, nullable=NULLABLE_FEATURES)
 
     def fit(
         self,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,15 +70,19 @@ class EncoderLayer(nn.Module):
         if last_only:
             d = x.shape[-1]
             query = functional.linear(normed[:, -1:], self.qkv.weight[:d], self.qkv.bias[:d])
-            key, value = functional.linear(normed, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=-1)
+            memory = functional.linear(normed, self.qkv.weight[d:], self.qkv.bias[d:])
+            key, value = memory.chunk(2, dim=-1)
         else:
             query, key, value = self.qkv(normed).chunk(3, dim=-1)
-        split = [
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
-        ]
-        mixed = functional.scaled_dot_product_attention(*split)
+        mixed = functional.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value)
+        )
         merged: Tensor = self.merge(mixed.transpose(1, 2).flatten(2))
         return merged
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Return (B, T, d) as (B, heads, T, d / heads)."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def forward(self, x: Tensor, dropout: Dropout, site: int, *, last_only: bool) -> Tensor:
         """Return the layer's output for all tokens, or for the last one only."""

@@ -14,100 +14,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.features.samples import BoolArray as BoolArray
+from tradewind.features.samples import DeepWindows as DeepWindows
+from tradewind.features.samples import Float32Array as Float32Array
+from tradewind.features.samples import FloatArray as FloatArray
+from tradewind.features.samples import IntArray as IntArray
+from tradewind.features.samples import Samples as Samples
 from tradewind.settings import Settings
-
-FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 CONFIG_FILE = "config.json"
 
 EpochHook = Callable[[int, Mapping[str, float]], None]
 """Called after each epoch (or boosting round block) with its number and metrics."""
-
-
-@dataclass(frozen=True)
-class DeepWindows:
-    """Windows of the deep features, as views into one array per symbol (never copied whole).
-
-    Parameters
-    ----------
-    rows
-        Per symbol code, the deep features of consecutive bars, shape (T, D), float32.
-    symbol
-        Symbol code of each sample, shape (n,).
-    end
-        Row in ``rows[symbol]`` of each sample's LAST bar, shape (n,); its window is rows
-        ``end − width + 1 … end``.
-    width
-        Bars in a window.
-    """
-
-    rows: tuple[Float32Array, ...]
-    symbol: IntArray
-    end: IntArray
-    width: int
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-        return len(self.end)
-
-    def take(self, index: IntArray) -> Float32Array:
-        """Return windows ``index`` as one array of shape (len(index), W, D)."""
-        depth = self.rows[0].shape[1] if self.rows else 0
-        out = np.empty((len(index), self.width, depth), dtype=np.float32)
-        offsets = np.arange(-self.width + 1, 1)
-        for code in np.unique(self.symbol[index]):
-            mask = self.symbol[index] == code
-            out[mask] = self.rows[code][self.end[index][mask][:, None] + offsets]
-        return out
-
-    def subset(self, index: IntArray) -> DeepWindows:
-        """Return the windows ``index``, sharing the same rows."""
-        return DeepWindows(self.rows, self.symbol[index], self.end[index], self.width)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Rows ready for fitting or predicting, sorted by (ts, symbol).
-
-    ``y_up`` and ``fwd_ret`` are NaN where the future bar does not exist yet. ``scale`` is
-    the trailing volatility of the H-bar return (vol_20 × sqrt(H)), the unit in which mu
-    and sigma are learnt; ``ts`` is the bar's open in epoch milliseconds.
-    """
-
-    ts: IntArray
-    symbol: IntArray
-    symbols: tuple[str, ...]
-    wide: FloatArray
-    wide_names: tuple[str, ...]
-    deep: DeepWindows
-    y_up: FloatArray
-    fwd_ret: FloatArray
-    scale: FloatArray
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.ts)
-
-    def subset(self, index: IntArray | BoolArray) -> Samples:
-        """Return the rows ``index`` (positions or a mask), in the given order."""
-        positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
-        return Samples(
-            ts=self.ts[positions],
-            symbol=self.symbol[positions],
-            symbols=self.symbols,
-            wide=self.wide[positions],
-            wide_names=self.wide_names,
-            deep=self.deep.subset(positions.astype(np.int64)),
-            y_up=self.y_up[positions],
-            fwd_ret=self.fwd_ret[positions],
-            scale=self.scale[positions],
-        )
 
 
 @dataclass(frozen=True)

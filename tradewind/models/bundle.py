@@ -188,6 +188,9 @@ def verify(folder: Path) -> None:
     manifest = _read_json(folder, BUNDLE_FILE)
     if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
         raise unusable(folder, f"format = {manifest.get('format')!r}, not {FORMAT}")
+    missing = {META_FILE, CALIBRATOR_FILE, REFERENCE_FILE} - set(manifest["files"])
+    if missing:
+        raise unusable(folder, f"{BUNDLE_FILE} does not list {', '.join(sorted(missing))}")
     for name, wanted in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -1,7 +1,11 @@
-"""The seven strategy profiles: exits in multiples of R = ATR(14) of the trading timeframe."""
+"""The seven strategy profiles: exits in multiples of R = ATR(14) of the trading timeframe.
+
+``python -m tradewind.trading.profiles`` prints the guide's table.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -106,3 +110,21 @@ def profile(name: str = DEFAULT_PROFILE) -> StrategyProfile:
 def suitable(regime: RegimeView) -> tuple[StrategyProfile, ...]:
     """Return the profiles that suit a regime, in the table's order."""
     return tuple(p for p in PROFILES.values() if regime in p.regimes)
+
+
+def profile_table() -> str:
+    """Return the Markdown table of the profiles."""
+    rows = [
+        "| profile | stop | TP1 | TP2 | prior win rate | expectancy | suits |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows += [
+        f"| {p.name} | {p.stop_r:g}R | {p.tp1_r:g}R | {p.tp2_r:g}R | {p.prior_win_rate:.0%} "
+        f"| {p.expectancy_r:+.2f}R | {p.suits} |"
+        for p in PROFILES.values()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(profile_table())

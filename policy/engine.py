@@ -1,0 +1,215 @@
+"""The engine: one process, one cycle after another, safe to kill at any instruction."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+import structlog
+
+from policy.brokers.base import Broker
+from policy.cycle import Cycle
+from policy.forecasts import PredictionSource
+from policy.portfolio import FeatureSource
+from policy.sending import Hook, book_of, nothing
+from tradewind.clock import Clock, last_closed_bar
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.ledger import BrokerBook, Lease, Ledger, LedgerCheck, read_clock
+from tradewind.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLICY_SECTIONS = (
+    "market",
+    "training",
+    "serving",
+    "thresholds",
+    "sizing",
+    "risk",
+    "costs",
+    "engine",
+)
+RETRIED = frozenset(
+    {ErrorCode.LEDGER_UNAVAILABLE, ErrorCode.DISK_FULL, ErrorCode.EXCHANGE_UNREACHABLE}
+)
+KILL_FILE = "KILL"
+Progress = Callable[[int, int], None]
+
+
+class SettableClock(Clock, Protocol):
+    """A replay's clock: `LedgerClock`, or `ManualClock` in one process."""
+
+    def set(self, ms: int) -> None:
+        """Move market time."""
+        ...
+
+
+@dataclass(frozen=True)
+class CycleReport:
+    """What a cycle did."""
+
+    now_ms: int
+    decisions: int
+    duration_s: float
+
+
+class Engine:
+    """Decisions in motion.
+
+    Parameters
+    ----------
+    broker
+        Where orders go; its word is the truth.
+    predictions, features
+        Serving's answers and the feature rows they are checked against.
+    at
+        Hook of the crash tests, called with each step's name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        broker: Broker,
+        clock: Clock,
+        predictions: PredictionSource,
+        features: FeatureSource,
+        *,
+        at: Hook = nothing,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.broker = broker
+        self.clock = clock
+        self.lease = Lease(ledger, settings.engine.lease_s)
+        self._parts = predictions, features, at
+
+    @contextmanager
+    def running(self) -> Iterator[Cycle]:
+        """Hold the lease and open the account; a second engine is refused.
+
+        Raises
+        ------
+        TradewindError
+            ``already_running`` while another engine lives on these books.
+        """
+        with self.lease:
+            now = self.clock.now_ms()
+            self.ledger.open_account(self.settings.engine.initial_cash, now)
+            values = self.settings.model_dump(mode="json", include=set(POLICY_SECTIONS))
+            version = self.ledger.record_settings(values, now)
+            predictions, features, at = self._parts
+            yield Cycle(self.settings, self.ledger, self.broker, predictions, features, version, at)
+
+    def cycle(self, steps: Cycle) -> CycleReport:
+        """Run one cycle at the clock's time; needs the lease."""
+        started = time.monotonic()
+        self.lease.renew()
+        self._look_for_kill_file()
+        now = self.clock.now_ms()
+        decisions = steps.run(now)
+        return CycleReport(now, decisions, time.monotonic() - started)
+
+    def _look_for_kill_file(self) -> None:
+        path = self.settings.home / KILL_FILE
+        if path.exists() and not self.ledger.kill_switch.state().engaged:
+            words = path.read_text(encoding="utf-8", errors="replace").strip()
+            self.ledger.kill_switch.engage(f"file {path}: {words or 'no reason given'}")
+
+    def check(self) -> LedgerCheck:
+        """Compare the ledger's books with themselves and with the broker's."""
+        cash, positions = book_of(self.broker)
+        return self.ledger.check(BrokerBook(cash=cash, positions=positions))
+
+
+def run_replay(
+    engine: Engine,
+    clock: SettableClock,
+    start_ms: int,
+    end_ms: int,
+    progress: Progress | None = None,
+) -> int:
+    """Step the replay clock bar by bar, one cycle a bar; return how many cycles were run.
+
+    After a kill it goes on from the ledger's clock, with the bar at which it stopped: the
+    cycle of that bar is run again and only completes what is missing.
+
+    Parameters
+    ----------
+    start_ms, end_ms
+        Market times; each cycle runs at a bar's close within [start, end].
+    progress
+        Called with (bars done, bars in all) after every cycle.
+    """
+    step = engine.settings.market.timeframe_ms
+    first = -(-start_ms // step) * step
+    stored = read_clock(engine.ledger)
+    now = first
+    if stored is not None and stored.speed == 0 and first < stored.market_ms <= end_ms:
+        now = stored.market_ms // step * step
+    total = max(0, (end_ms - first) // step + 1)
+    done = 0
+    clock.set(now)
+    with engine.running() as steps:
+        while now <= end_ms:
+            clock.set(now)
+            engine.cycle(steps)
+            done += 1
+            if progress is not None:
+                progress((now - first) // step + 1, total)
+            now += step
+    return done
+
+
+def run_live(engine: Engine, *, stop: threading.Event | None = None) -> None:
+    """Run a cycle every ``engine.cycle_s``, or as soon as a bar has closed, until stopped.
+
+    SIGINT and SIGTERM end it after the cycle under way. A cycle that fails because the ledger
+    or the exchange does not answer is told in the log and tried again: it is as safe as one
+    that was killed there. Any other error ends the engine.
+    """
+    stopping = stop or threading.Event()
+    with _signals(stopping), engine.running() as steps:
+        while not stopping.is_set():
+            try:
+                report = engine.cycle(steps)
+                log.info("cycle", now_ms=report.now_ms, decisions=report.decisions)
+            except TradewindError as error:
+                if error.code not in RETRIED:
+                    raise
+                log.error("cycle failed", code=error.code.value, detail=error.detail)
+            _wait(engine, stopping)
+
+
+def _wait(engine: Engine, stopping: threading.Event) -> None:
+    """Wait for the next cycle's turn, or for a bar that closes before it."""
+    engine_settings, timeframe = engine.settings.engine, engine.settings.market.timeframe
+    deadline = time.monotonic() + engine_settings.cycle_s
+    bar = last_closed_bar(engine.clock.now_ms(), timeframe)
+    while not stopping.wait(engine_settings.poll_s) and time.monotonic() < deadline:
+        if last_closed_bar(engine.clock.now_ms(), timeframe) != bar:
+            return
+
+
+@contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a wish to stop, where this thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def wish(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

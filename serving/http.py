@@ -1,0 +1,200 @@
+"""The GET endpoints under ``/ml`` and the engine's many-symbol request: a FastAPI app.
+
+The app exists when this module is imported; the running service puts its `Runtime` into
+``api.state.runtime``. Handlers are plain functions, run in FastAPI's threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from serving import status
+from serving.errors import status_of
+from serving.models import CHALLENGER, CHAMPION
+from serving.questions import Ask, Kind, Question, check_samples
+from serving.runtime import Runtime
+from tradewind import __version__
+from tradewind.contracts import Prediction
+from tradewind.errors import ErrorCode, TradewindError
+
+api = FastAPI(title="Tradewind serving", version=__version__)
+
+
+class ManyRequest(BaseModel):
+    """The engine's request: one kind of prediction for many symbols."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind = Kind.ENSEMBLE
+    symbols: list[str]
+    decision_ids: dict[str, str] | None = None
+    n_samples: int | None = None
+    allow_stale: bool = False
+
+
+class ManyAnswer(BaseModel):
+    """Predictions, and for every other symbol why there is none."""
+
+    predictions: list[Prediction]
+    problems: list[dict[str, str]]
+
+
+def running(request: Request) -> Runtime:
+    """Return the runtime that the service has put into the app."""
+    runtime = getattr(request.app.state, "runtime", None)
+    if not isinstance(runtime, Runtime):
+        raise TradewindError(
+            ErrorCode.OVERLOADED, "serving is starting or stopping", "Ask again in a second"
+        )
+    return runtime
+
+
+Running = Annotated[Runtime, Depends(running)]
+Symbol = Annotated[str, Query(description="exchange id, e.g. BTCUSDT")]
+DecisionId = Annotated[str | None, Query(description="derived from symbol and bar if absent")]
+Samples = Annotated[int | None, Query(description="stochastic passes, 1..1000; default 20")]
+Shadow = Annotated[bool, Query(description="1: the challenger answers")]
+AllowStale = Annotated[bool, Query(description="1: answer on late features, marked stale")]
+Seed = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="of the passes")]
+
+
+@api.exception_handler(TradewindError)
+def refuse(request: Request, error: TradewindError) -> JSONResponse:
+    """Answer an expected failure with its body and status."""
+    return JSONResponse(error.body(), status_code=status_of(error))
+
+
+@api.get("/predict", response_model=Prediction)
+def predict(
+    runtime: Running,
+    symbol: Symbol,
+    decision_id: DecisionId = None,
+    allow_stale: AllowStale = False,
+) -> Response:
+    """Return the boosted-tree champion's prediction."""
+    question = Question(
+        Kind.LIGHTGBM, passes(runtime, None), allow_stale=allow_stale, endpoint="predict"
+    )
+    return _one(runtime, question, Ask(symbol, decision_id))
+
+
+@api.get("/predict_deep", response_model=Prediction)
+def predict_deep(
+    runtime: Running,
+    symbol: Symbol,
+    n_samples: Samples = None,
+    shadow: Shadow = False,
+    decision_id: DecisionId = None,
+    allow_stale: AllowStale = False,
+    seed: Seed = None,
+) -> Response:
+    """Return the transformer champion's (or, with shadow=1, challenger's) prediction."""
+    question = Question(
+        Kind.DEEP,
+        passes(runtime, n_samples),
+        alias=CHALLENGER if shadow else CHAMPION,
+        allow_stale=allow_stale,
+        endpoint="predict_deep",
+    )
+    return _one(runtime, question, Ask(symbol, decision_id, seed=seed))
+
+
+@api.get("/predict_ensemble", response_model=Prediction)
+def predict_ensemble(
+    runtime: Running,
+    symbol: Symbol,
+    decision_id: DecisionId = None,
+    n_samples: Samples = None,
+    allow_stale: AllowStale = False,
+) -> Response:
+    """Return the ensemble's prediction with every member's vote, weight and version."""
+    question = Question(
+        Kind.ENSEMBLE,
+        passes(runtime, n_samples),
+        allow_stale=allow_stale,
+        endpoint="predict_ensemble",
+    )
+    return _one(runtime, question, Ask(symbol, decision_id))
+
+
+@api.post("/predict_many", response_model=ManyAnswer)
+def predict_many(runtime: Running, body: ManyRequest) -> Response:
+    """Return predictions for many symbols, one batched forward a model."""
+    question = Question(
+        body.kind,
+        passes(runtime, body.n_samples),
+        allow_stale=body.allow_stale,
+        endpoint="predict_many",
+    )
+    return JSONResponse(
+        ask_many(runtime, question, asks_of(runtime, body.symbols, body.decision_ids))
+    )
+
+
+@api.get("/models/status")
+def models_status(runtime: Running) -> dict[str, Any]:
+    """Return per symbol and alias what is registered and what is loaded."""
+    return status.of(runtime)
+
+
+@api.get("/models/deep/status")
+def deep_models_status(runtime: Running) -> dict[str, Any]:
+    """Return the same for the transformer alone."""
+    return status.of(runtime, families=("transformer",))
+
+
+def asks_of(
+    runtime: Runtime,
+    symbols: Sequence[str],
+    decision_ids: Mapping[str, str] | None,
+    *,
+    seed: int | None = None,
+) -> list[Ask]:
+    """Return one ask for each different symbol of a request.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` for no symbol, or more than one request may ask for.
+    """
+    limit = runtime.settings.serving.max_symbols
+    different = list(dict.fromkeys(symbols))
+    if not 1 <= len(different) <= limit:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"symbols has {len(different)} entries, not 1..{limit}",
+            "Name at least one symbol; split a longer request",
+        )
+    given = decision_ids or {}
+    return [Ask(symbol, given.get(symbol), seed=seed) for symbol in different]
+
+
+def ask_many(runtime: Runtime, question: Question, asks: list[Ask]) -> dict[str, Any]:
+    """Return ``{"predictions": […], "problems": […]}``, ready for JSON."""
+    with runtime.metrics.stage(question.endpoint, "total"):
+        answers = runtime.predictor.ask(question, asks)
+    predictions = [item for item in answers if isinstance(item, Prediction)]
+    problems = [item for item in answers if not isinstance(item, Prediction)]
+    for problem in problems:
+        runtime.metrics.refused(problem.error.code.value)
+    return {
+        "predictions": [item.model_dump(mode="json") for item in predictions],
+        "problems": [item.body() for item in problems],
+    }
+
+
+def _one(runtime: Runtime, question: Question, ask: Ask) -> Response:
+    with runtime.metrics.stage(question.endpoint, "total"):
+        prediction = runtime.predictor.ask_one(question, ask)
+    return Response(prediction.model_dump_json(), media_type="application/json")
+
+
+def passes(runtime: Runtime, given: int | None) -> int:
+    """Return the number of stochastic passes asked for, or the setting's; 1..max_samples."""
+    serving = runtime.settings.serving
+    return check_samples(serving.n_samples if given is None else given, serving.max_samples)

@@ -1,0 +1,94 @@
+"""Everything serving is made of, put together from the settings. No web framework here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from serving.live_view import LiveView
+from serving.loaded import LoadedModel, load
+from serving.market_state import MarketState
+from serving.metrics import ServingMetrics
+from serving.models import ModelTable
+from serving.prediction_log import PredictionLog
+from serving.predictor import Predictor
+from tradewind.errors import TradewindError
+from tradewind.ledger import Ledger, open_clock, open_ledger
+from tradewind.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from registry.tracking import Tracking
+
+
+class Runtime:
+    """The parts of serving and their threads; `start` and `stop` them together.
+
+    Parameters
+    ----------
+    settings
+        The whole tree.
+    registry
+        Where the metrics are registered; the process's default one if None.
+
+    Raises
+    ------
+    TradewindError
+        If the ledger cannot be opened; the registry and the bars may come later.
+    """
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry | None = None) -> None:
+        self.settings = settings
+        serving = settings.serving
+        self.metrics = ServingMetrics(serving.metrics_namespace, registry)
+        self.ledger: Ledger = open_ledger(settings)
+        self.clock = open_clock(settings, self.ledger)
+        self.view = LiveView(settings, self.clock)
+        self.table = ModelTable(
+            settings,
+            connect=self._connect,
+            load=self._load,
+            read_disabled=self._disabled,
+            observer=self.metrics,
+        )
+        self.log = PredictionLog(
+            lambda: self.ledger,
+            capacity=serving.log_queue,
+            flush_s=serving.flush_s,
+            on_depth=self.metrics.log_depth.set,
+            on_drop=self.metrics.log_dropped.inc,
+        )
+        self.predictor = Predictor(
+            settings, view=self.view, table=self.table, metrics=self.metrics, log=self.log
+        )
+        self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
+
+    def start(self) -> None:
+        """Start following the registry, writing the log and showing the market's state."""
+        self.table.start()
+        self.log.start()
+        self.market.start()
+
+    def stop(self) -> None:
+        """Stop the threads; what is logged is flushed, and the ledger closed."""
+        self.table.stop()
+        self.market.stop()
+        self.log.stop()
+        self.ledger.close()
+
+    def not_ready(self) -> TradewindError | None:
+        """Return why not every traded symbol can be served, None if all can."""
+        return self.table.snapshot.not_ready(self.settings)
+
+    def _connect(self) -> Tracking:
+        from registry.tracking import Tracking
+
+        return Tracking(self.settings)
+
+    def _load(self, tracking: Tracking, name: str, version: int) -> LoadedModel:
+        return load(self.settings, tracking, self.view, name, version)
+
+    def _disabled(self) -> Mapping[tuple[str, str], str]:
+        states = self.ledger.member_state()
+        return {member: why for member, (enabled, why) in states.items() if not enabled}

@@ -1,0 +1,97 @@
+"""What is registered, what is loaded, how old and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from serving.models import SERVED_ALIASES, Snapshot
+from tradewind.errors import TradewindError
+from tradewind.settings import MS_PER_DAY
+
+if TYPE_CHECKING:
+    from serving.loaded import LoadedModel
+    from serving.runtime import Runtime
+
+
+def of(runtime: Runtime, families: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the state of every model that can answer for a traded symbol.
+
+    Parameters
+    ----------
+    families
+        Only these; all of them if None.
+    """
+    snapshot = runtime.table.snapshot
+    settings = runtime.settings
+    not_ready = snapshot.not_ready(settings)
+    now_ms = _now_ms(runtime)
+    wanted = [
+        family for family in settings.training.families if families is None or family in families
+    ]
+    return {
+        "ready": not_ready is None,
+        "not_ready": None if not_ready is None else not_ready.body(),
+        "registry": None if snapshot.problem is None else snapshot.problem.body(),
+        "models": [
+            entry
+            for symbol in settings.market.symbols
+            for family in wanted
+            for alias in SERVED_ALIASES
+            if (entry := _entry(runtime, snapshot, family, symbol, alias, now_ms)) is not None
+        ],
+    }
+
+
+def _entry(
+    runtime: Runtime, snapshot: Snapshot, family: str, symbol: str, alias: str, now_ms: int | None
+) -> dict[str, Any] | None:
+    slot = snapshot.slot(family, symbol, alias)
+    if slot is None:
+        return None
+    model = snapshot.models.get(slot)
+    failure = snapshot.failures.get(slot)
+    entry: dict[str, Any] = {
+        "symbol": symbol,
+        "family": family,
+        "alias": alias,
+        "name": slot[0],
+        "registered_version": snapshot.wanted.get(slot),
+        "loaded": model is not None,
+        "last_swap_ms": snapshot.swapped_ms.get(slot),
+        "load_error": None if failure is None else failure.reason,
+    }
+    if model is not None:
+        entry |= _details(runtime, snapshot, model, symbol, now_ms)
+    return entry
+
+
+def _details(
+    runtime: Runtime, snapshot: Snapshot, model: LoadedModel, symbol: str, now_ms: int | None
+) -> dict[str, Any]:
+    meta = model.bundle.meta
+    age = None if now_ms is None else round(max(0, now_ms - meta.data_end_ms) / MS_PER_DAY, 3)
+    limit = runtime.settings.registry.max_model_age_days
+    return {
+        "version": model.registered.version,
+        "model_version": model.model_version,
+        "trained_at": model.registered.tags.get("trained_at"),
+        "data_end_ms": meta.data_end_ms,
+        "age_days": age,
+        "too_old": None if age is None else age > limit,
+        "gates": model.gates,
+        "enabled": not snapshot.is_disabled(model, symbol),
+        "skill": model.skill,
+        "metrics": dict(meta.metrics),
+        "calibration": model.bundle.calibrator.kind,
+        "run_id": model.registered.run_id,
+        "loaded_ms": model.loaded_ms,
+    }
+
+
+def _now_ms(runtime: Runtime) -> int | None:
+    """Return market time, None while the replay's clock was never set."""
+    try:
+        return runtime.clock.now_ms()
+    except TradewindError:
+        return None

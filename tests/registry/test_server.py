@@ -1,0 +1,113 @@
+"""The same registry through a real MLflow server on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.aliases import history, promote_candidate, rollback
+from registry.tracking import Tracking
+from registry.versions import alias_table, fetch_bundle, list_versions, register_bundle, resolve
+from tests.support.registered import EXAMPLE, NAME, OUTPUT
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.models.bundle import digest
+from tradewind.settings import Settings
+
+START_LIMIT_S = 90
+
+
+@pytest.fixture
+def server(tmp_path: Path, empty_database: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    database = tmp_path / "server.db"
+    database.write_bytes(empty_database.read_bytes())
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),
+        *("--artifacts-destination", str(tmp_path / "artifacts")),
+    ]
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
+        )
+    try:
+        wait_for(port, process, tmp_path / "server.log")
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"mlflow server did not start: {log.read_text()[-2000:]}")
+
+
+def test_everything_works_through_a_server_and_its_death_is_told_in_seconds(
+    server: tuple[str, subprocess.Popen[bytes]],
+    make_settings: Callable[..., Settings],
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    url, process = server
+    settings = make_settings(
+        registry={"tracking_uri": url, "request_timeout_s": 5, "request_retries": 1}
+    )
+    tracking = Tracking(settings)
+    versions = []
+    for seed in range(2):
+        with tracking.start_run("train", params={"epochs": 1}) as run:
+            run.log_metrics({"auc": 0.5})
+            run.log_text("report", "report.md")
+            version = register_bundle(
+                tracking,
+                make_bundle(seed),
+                run_id=run.run_id,
+                name=NAME,
+                input_example=EXAMPLE,
+                output_example=OUTPUT,
+            )
+        versions.append(version)
+        promote_candidate(tracking, version, True, ["fine"])
+    assert alias_table(tracking) == {NAME: {"champion": 1, "challenger": 2}}
+    assert [item.label for item in list_versions(tracking)] == [f"{NAME}/2", f"{NAME}/1"]
+    with pytest.raises(TradewindError, match="no previous champion"):
+        rollback(tracking, NAME, who="ann", why="test")
+    assert resolve(tracking, "gru", "BTCUSDT") is None
+    champion = resolve(tracking, "lightgbm", "BTCUSDT")
+    assert champion is not None
+    assert champion.digest == versions[0].digest
+    folder = fetch_bundle(tracking, NAME, alias="champion", cache_dir=tmp_path / "cache")
+    assert digest(folder) == champion.digest
+    assert not settings.mlflow_artifacts.exists(), "the server keeps the artifacts"
+    assert [change.to_version for change in history(tracking, NAME)] == [2, 1]
+
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    started = time.monotonic()
+    with pytest.raises(TradewindError) as caught:
+        alias_table(tracking)
+    assert time.monotonic() - started < 20
+    assert caught.value.code is ErrorCode.TRACKING_UNREACHABLE
+    assert url in caught.value.detail

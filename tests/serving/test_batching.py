@@ -1,0 +1,103 @@
+"""Concurrent requests share forwards; each gets its own rows' answers, in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.batching import ForwardBatcher
+
+
+class Slow:
+    """Doubles numbers, slowly, and remembers its batches."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.batches: list[tuple[int, int]] = []
+
+    def __call__(self, rows: Sequence[int], passes: int) -> list[int]:
+        self.batches.append((len(rows), passes))
+        time.sleep(self.seconds)
+        if -1 in rows:
+            raise ValueError("row -1")
+        return [2 * row for row in rows]
+
+
+def test_a_lone_request_runs_at_once() -> None:
+    forward = Slow()
+    batcher = ForwardBatcher(forward, max_passes=100)
+    assert batcher.run([1, 2, 3], 5) == [2, 4, 6]
+    assert forward.batches == [(3, 5)]
+
+
+def test_requests_that_wait_share_a_forward() -> None:
+    forward = Slow(0.1)
+    batcher = ForwardBatcher(forward, max_passes=10_000)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda i: batcher.run([i, i + 100], 3), range(16)))
+    assert answers == [[2 * i, 2 * (i + 100)] for i in range(16)]
+    assert len(forward.batches) <= 4
+    assert sum(rows for rows, _ in forward.batches) == 32
+
+
+def test_a_batch_keeps_to_the_bound_on_passes() -> None:
+    forward = Slow(0.05)
+    batcher = ForwardBatcher(forward, max_passes=40)
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda i: batcher.run([i], 10), range(12)))
+    assert max(rows * passes for rows, passes in forward.batches) <= 40
+
+
+def test_different_numbers_of_passes_are_not_mixed() -> None:
+    forward = Slow(0.05)
+    batcher = ForwardBatcher(forward, max_passes=1000)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: batcher.run([i], 1 + i % 2), range(8)))
+    assert answers == [[2 * i] for i in range(8)]
+    by_passes = {p: sum(n for n, q in forward.batches if q == p) for p in (1, 2)}
+    assert by_passes == {1: 4, 2: 4}
+
+
+def test_a_request_larger_than_the_bound_still_runs() -> None:
+    batcher = ForwardBatcher(Slow(), max_passes=2)
+    assert batcher.run([1, 2, 3], 10) == [2, 4, 6]
+
+
+def test_a_bad_row_fails_its_own_request_only() -> None:
+    forward = Slow(0.1)
+    batcher = ForwardBatcher(forward, max_passes=1000)
+    start = threading.Barrier(6)
+
+    def ask(row: int) -> list[int] | str:
+        start.wait()
+        try:
+            return batcher.run([row], 1)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, [1, 2, -1, 3, 4, 5]))
+    assert answers == [[2], [4], "row -1", [6], [8], [10]]
+    assert batcher.run([7], 1) == [14]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=12))
+def test_every_request_gets_its_own_answers(shapes: list[tuple[int, int]]) -> None:
+    batcher = ForwardBatcher(Slow(), max_passes=6)
+    rows = [[100 * i + j for j in range(count)] for i, (count, _) in enumerate(shapes)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda job: batcher.run(job[0], job[1][1]), zip(rows, shapes, strict=True))
+        )
+    assert answers == [[2 * row for row in own] for own in rows]
+
+
+def test_an_error_of_the_forward_reaches_the_caller() -> None:
+    with pytest.raises(ValueError, match="row -1"):
+        ForwardBatcher(Slow(), max_passes=5).run([-1], 1)

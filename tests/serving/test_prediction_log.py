@@ -1,0 +1,106 @@
+"""The log is bounded, loses nothing while the ledger is down, and writes each answer once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from serving.prediction_log import PredictionLog
+from tests.support.predictions import prediction
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.ledger import open_ledger
+from tradewind.ledger.records import PredictionRecord
+from tradewind.settings import Settings
+
+
+def record(number: int) -> PredictionRecord:
+    return PredictionRecord(prediction(), "champion", 1.5, f"request-{number}")
+
+
+class Sink:
+    """Remembers what was written; can be down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.written: list[str] = []
+
+    def record_predictions(self, records: Sequence[PredictionRecord]) -> int:
+        if self.down:
+            raise TradewindError(ErrorCode.LEDGER_UNAVAILABLE, "ledger is down", "Start it")
+        self.written += [item.request_id for item in records]
+        return len(records)
+
+
+class Seen:
+    """What the log tells the metrics."""
+
+    def __init__(self) -> None:
+        self.depth = -1
+        self.dropped = 0
+
+    def on_depth(self, depth: int) -> None:
+        self.depth = depth
+
+    def on_drop(self, count: int) -> None:
+        self.dropped += count
+
+
+def make(sink: Sink, seen: Seen, *, capacity: int = 10, flush_s: float = 60.0) -> PredictionLog:
+    return PredictionLog(
+        lambda: sink,
+        capacity=capacity,
+        flush_s=flush_s,
+        on_depth=seen.on_depth,
+        on_drop=seen.on_drop,
+    )
+
+
+def test_nothing_is_lost_while_the_ledger_is_down() -> None:
+    sink, seen = Sink(), Seen()
+    log = make(sink, seen)
+    sink.down = True
+    log.put([record(1), record(2)])
+    log.flush()
+    assert (sink.written, seen.depth) == ([], 2)
+    sink.down = False
+    log.put([record(3)])
+    log.flush()
+    assert (sink.written, seen.depth) == (["request-1", "request-2", "request-3"], 0)
+
+
+def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
+    sink, seen = Sink(), Seen()
+    log = make(sink, seen, capacity=3)
+    log.put([record(i) for i in range(5)])
+    log.put([record(9)])
+    log.flush()
+    assert sink.written == ["request-0", "request-1", "request-2"]
+    assert seen.dropped == 3
+
+
+def test_the_thread_flushes_and_stopping_flushes_the_rest() -> None:
+    sink, seen = Sink(), Seen()
+    log = make(sink, seen, flush_s=0.02)
+    log.start()
+    log.put([record(1)])
+    deadline = time.monotonic() + 5
+    while not sink.written and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sink.written == ["request-1"]
+    log.put([record(2)])
+    log.stop()
+    assert sink.written == ["request-1", "request-2"]
+
+
+def test_the_real_ledger_keeps_each_answer_once(make_settings: Callable[..., Settings]) -> None:
+    ledger = open_ledger(make_settings())
+    seen = Seen()
+    log = PredictionLog(
+        lambda: ledger, capacity=10, flush_s=60, on_depth=seen.on_depth, on_drop=seen.on_drop
+    )
+    log.put([record(1), record(1), record(2)])
+    log.flush()
+    rows = ledger.predictions()
+    ledger.close()
+    assert sorted(rows["request_id"]) == ["request-1", "request-2"]
+    assert rows["latency_ms"].to_list() == [1.5, 1.5]

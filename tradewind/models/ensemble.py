@@ -1,0 +1,223 @@
+"""Many members, one answer: a vote that may abstain, and a pooled probability.
+
+The vote (`combine`) is a pure function of (action, confidence, weight). The pooled p_up
+and mu are means weighted by skill alone: the vote's weight also carries the momentary
+confidence, and a probability weighted by its own distance from one half is no longer one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tradewind.contracts import Action, Vote, confidence
+from tradewind.errors import ErrorCode, TradewindError
+
+Consensus = Literal["strong", "medium", "single", "none"]
+STRONG_SHARE = 0.75
+TIE = 0.05
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One member's part in the vote."""
+
+    action: Action
+    confidence: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Result of the vote."""
+
+    action: Action
+    confidence: float
+    consensus: Consensus
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member's calibrated forecast; ``skill`` as stored with its version."""
+
+    family: str
+    version: str
+    p_up: float
+    mu: float
+    epistemic: float
+    aleatoric: float
+    epistemic_p: float
+    confidence: float
+    conviction: float
+    skill: float
+
+
+@dataclass(frozen=True)
+class EnsembleForecast:
+    """The pooled forecast, the vote, and what each member said.
+
+    ``epistemic`` holds the spread between members and within each; ``epistemic_p`` is the
+    spread of the calibrated probability between members alone.
+    """
+
+    p_up: float
+    mu: float
+    uncertainty: float
+    epistemic: float
+    aleatoric: float
+    epistemic_p: float
+    confidence: float
+    conviction: float
+    action: Action
+    action_confidence: float
+    consensus: Consensus
+    votes: tuple[Vote, ...]
+    missing: tuple[str, ...]
+    version: str
+
+
+def member_action(p_up: float, threshold: float) -> Action:
+    """Return the vote of a calibrated probability: BUY from the threshold, SELL mirrored."""
+    if p_up >= threshold:
+        return Action.BUY
+    return Action.SELL if 1 - p_up >= threshold else Action.HOLD
+
+
+def vote_confidence(p_up: float, action: Action) -> float:
+    """Return ``2·|p − 0.5|`` for a direction, one minus that for HOLD."""
+    distance = confidence(p_up)
+    return 1 - distance if action is Action.HOLD else distance
+
+
+def combine(ballots: Sequence[Ballot]) -> Combination:
+    """Return the vote's result.
+
+    BUY or SELL wins by the greater sum of weight × confidence, and stands only with a
+    consensus: at least three quarters of the votes (strong), more votes than any other
+    action or as many as HOLD (medium). Sides within 5 % of each other, or as many votes
+    on both, give HOLD. Ballots of zero weight do not count; without any other, HOLD.
+    """
+    counted = [ballot for ballot in ballots if ballot.weight > 0]
+    if not counted:
+        return Combination(Action.HOLD, 0.0, "none")
+    number = {action: sum(b.action is action for b in counted) for action in Action}
+    if number[Action.BUY] + number[Action.SELL] == 0:
+        return _result(counted, Action.HOLD)
+    winner, loser = _by_score(counted)
+    if number[winner] <= number[loser] or _tied(counted):
+        return Combination(Action.HOLD, _mean_confidence(counted, Action.HOLD), "none")
+    if number[Action.HOLD] > number[winner]:
+        return _result(counted, Action.HOLD)
+    return _result(counted, winner)
+
+
+def combine_members(
+    members: Sequence[Member], *, threshold: float, missing: Sequence[str] = ()
+) -> EnsembleForecast:
+    """Pool the members' forecasts and hold the vote.
+
+    Members without skill are shown with weight 0. If none has skill, p_up is the plain
+    mean and the vote is HOLD.
+
+    Raises
+    ------
+    TradewindError
+        ``no_champion`` if there is no member at all.
+    """
+    if not members:
+        raise TradewindError(
+            ErrorCode.NO_CHAMPION,
+            f"the ensemble has no member left (missing: {', '.join(missing) or 'none named'})",
+            "Launch the Dagster job `retrain`, or run `tradewind train`",
+        )
+    actions = [member_action(member.p_up, threshold) for member in members]
+    certainty = [vote_confidence(m.p_up, a) for m, a in zip(members, actions, strict=True)]
+    weights = _normalised([m.skill * c for m, c in zip(members, certainty, strict=True)])
+    vote = combine([Ballot(*parts) for parts in zip(actions, certainty, weights, strict=True)])
+    share = np.array(_normalised([m.skill for m in members]))
+    if share.sum() == 0:
+        share = np.full(len(members), 1 / len(members))
+    p_each = np.array([m.p_up for m in members])
+    mu_each = np.array([m.mu for m in members])
+    p_up, mu = float(share @ p_each), float(share @ mu_each)
+    within = share @ np.array([m.epistemic for m in members]) ** 2
+    between = share @ (mu_each - mu) ** 2
+    noise = share @ np.array([m.aleatoric for m in members]) ** 2
+    return EnsembleForecast(
+        p_up=p_up,
+        mu=mu,
+        uncertainty=float(np.sqrt(within + between + noise)),
+        epistemic=float(np.sqrt(within + between)),
+        aleatoric=float(np.sqrt(noise)),
+        epistemic_p=float(np.sqrt(share @ (p_each - p_up) ** 2)),
+        confidence=confidence(p_up),
+        conviction=float(share @ np.array([m.conviction for m in members])),
+        action=vote.action,
+        action_confidence=vote.confidence,
+        consensus=vote.consensus,
+        votes=tuple(
+            Vote(
+                family=member.family,
+                model_version=member.version,
+                action=action,
+                p_up=member.p_up,
+                mu=member.mu,
+                confidence=sure,
+                weight=weight,
+            )
+            for member, action, sure, weight in zip(
+                members, actions, certainty, weights, strict=True
+            )
+        ),
+        missing=tuple(missing),
+        version=ensemble_version(members),
+    )
+
+
+def ensemble_version(members: Sequence[Member]) -> str:
+    """Return the hash of the members' versions and skills: what makes this ensemble this one."""
+    text = "|".join(sorted(f"{member.version}:{member.skill:.12g}" for member in members))
+    return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _by_score(ballots: Sequence[Ballot]) -> tuple[Action, Action]:
+    score = {
+        action: sum(b.weight * b.confidence for b in ballots if b.action is action)
+        for action in (Action.BUY, Action.SELL)
+    }
+    if score[Action.BUY] >= score[Action.SELL]:
+        return Action.BUY, Action.SELL
+    return Action.SELL, Action.BUY
+
+
+def _tied(ballots: Sequence[Ballot]) -> bool:
+    score = [
+        sum(b.weight * b.confidence for b in ballots if b.action is action)
+        for action in (Action.BUY, Action.SELL)
+    ]
+    return bool(min(score) > 0 and max(score) - min(score) <= TIE * max(score))
+
+
+def _result(ballots: Sequence[Ballot], action: Action) -> Combination:
+    votes = sum(ballot.action is action for ballot in ballots)
+    consensus: Consensus = "strong" if votes / len(ballots) >= STRONG_SHARE else "medium"
+    if len(ballots) == 1:
+        consensus = "single"
+    return Combination(action, _mean_confidence(ballots, action), consensus)
+
+
+def _mean_confidence(ballots: Sequence[Ballot], action: Action) -> float:
+    chosen = [ballot for ballot in ballots if ballot.action is action]
+    total = sum(ballot.weight for ballot in chosen)
+    if total == 0:
+        return 0.0
+    return sum(ballot.weight * ballot.confidence for ballot in chosen) / total
+
+
+def _normalised(weights: Sequence[float]) -> list[float]:
+    total = sum(weights)
+    return [weight / total if total > 0 else 0.0 for weight in weights]

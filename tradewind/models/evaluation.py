@@ -1,0 +1,284 @@
+"""Judge a bundle on data it never saw: the test slice, and walk-forward folds.
+
+Every figure stands beside baselines on the same rows and a block-bootstrap interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tradewind.models import metrics as m
+from tradewind.models.backtest import Backtest, backtest
+from tradewind.models.base import FloatArray, Forecaster, Samples
+from tradewind.models.baselines import BASELINES, baseline_predictions
+from tradewind.models.bootstrap import interval, mean_interval
+from tradewind.models.bundle import ModelBundle, row_seeds
+from tradewind.models.calibration import CalibrationChoice, fit_calibrator
+from tradewind.models.dataset import TrainingSet
+from tradewind.models.reference import Reference
+from tradewind.models.splits import time_split
+from tradewind.models.training import rows_of
+from tradewind.models.uncertainty import Forecast
+from tradewind.models.walk_forward import OutOfSample
+from tradewind.settings import Settings
+
+CLASSIFICATION = ("auc", "log_loss", "brier", "ece", "accuracy")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrator, the reference of its slice, and the skill measured on that slice.
+
+    ``skill`` is the gain in log-loss over the base rate of the training slice, relative to
+    it, floored at 0; it weighs the member in an ensemble, and is not evidence of quality.
+    """
+
+    choice: CalibrationChoice
+    reference: Reference
+    skill: float
+    base_rate: float
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Figures and the rows they come from.
+
+    ``figures`` holds bare numbers (None where undefined); ``test`` are the rows of the
+    test slice with ``forecast`` and ``baselines`` on them.
+    """
+
+    figures: dict[str, Any]
+    test: Samples
+    forecast: Forecast
+    baselines: dict[str, FloatArray]
+    trading: Backtest
+    out_of_sample: OutOfSample | None
+    out_of_sample_trading: Backtest | None
+    importance: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return self.figures
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return the flat figures that a run logs, by the names used everywhere."""
+        return {
+            name: value
+            for name, value in self.figures.items()
+            if value is None or isinstance(value, (int, float))
+        }
+
+
+def calibrate_candidate(
+    settings: Settings, training_set: TrainingSet, forecaster: Forecaster, key: str
+) -> Calibrated:
+    """Choose a calibrator on the calibration slice and remember that slice."""
+    samples = rows_of(training_set.samples, key)
+    split = _split(settings, samples)
+    calib = samples.subset(split.calib)
+    seeds = row_seeds(f"calibration {forecaster.family} {key}", calib)
+    raw = forecaster.sample(calib, n_samples=settings.serving.n_samples, seeds=seeds)
+    p_raw = raw.p.mean(axis=0)
+    choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts)
+    p_up = choice.calibrator.apply(p_raw)
+    base_rate = float(samples.y_up[split.train].mean())
+    base_loss = m.log_loss(np.full(len(calib), base_rate), calib.y_up)
+    # Out of fold: the calibrator's own slice would flatter it.
+    skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
+    reference = Reference.fit(calib.wide, calib.wide_names, p_up, bins=settings.drift.bins)
+    return Calibrated(choice, reference, skill, base_rate)
+
+
+def evaluate(
+    settings: Settings,
+    training_set: TrainingSet,
+    bundle: ModelBundle,
+    key: str,
+    out_of_sample: OutOfSample | None,
+) -> EvaluationReport:
+    """Measure ``bundle`` on the test slice, and the retraining itself on the folds."""
+    samples = rows_of(training_set.samples, key)
+    split = _split(settings, samples)
+    train, test = samples.subset(split.train), samples.subset(split.test)
+    forecast = bundle.predict(test, n_samples=settings.serving.n_samples)
+    baselines = baseline_predictions(train, test)
+    trading = _trade(settings, test, forecast.p_up)
+    figures: dict[str, Any] = {
+        "rows": len(test),
+        "test_start_ms": int(test.ts[0]),
+        "test_end_ms": int(test.ts[-1]),
+        **_with_intervals(settings, forecast.p_up, test),
+        **_uncertainty(settings, forecast, test),
+        **trading.metrics,
+        **_against_baselines(settings, forecast.p_up, baselines, test),
+        "per_symbol": _per_symbol(settings, test, forecast, baselines),
+        "reliability": m.reliability(forecast.p_up, test.y_up, settings.calibration.ece_bins),
+    }
+    folds_trading = None
+    if out_of_sample is not None:
+        folds_trading = _trade_rows(settings, out_of_sample)
+        figures.update(_folds(settings, out_of_sample, folds_trading))
+    return EvaluationReport(
+        figures=figures,
+        test=test,
+        forecast=forecast,
+        baselines=baselines,
+        trading=trading,
+        out_of_sample=out_of_sample,
+        out_of_sample_trading=folds_trading,
+        importance=bundle.forecaster.importance(),
+    )
+
+
+def _split(settings: Settings, samples: Samples) -> Any:
+    return time_split(
+        samples.ts,
+        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
+        shares=settings.training.split,
+    )
+
+
+def _trade(settings: Settings, rows: Samples, p_up: FloatArray) -> Backtest:
+    return backtest(
+        rows.ts,
+        rows.symbol,
+        p_up,
+        rows.fwd_ret,
+        threshold=settings.serving.base_threshold,
+        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
+        costs=settings.costs,
+    )
+
+
+def _trade_rows(settings: Settings, rows: OutOfSample) -> Backtest:
+    return backtest(
+        rows.ts,
+        rows.symbol,
+        rows.p_up,
+        rows.fwd_ret,
+        threshold=settings.serving.base_threshold,
+        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
+        costs=settings.costs,
+    )
+
+
+def _with_intervals(settings: Settings, p: FloatArray, rows: Samples) -> dict[str, float]:
+    bins = settings.calibration.ece_bins
+    figures = dict(m.classification_metrics(p, rows.y_up, bins=bins))
+    samples, level = settings.training.bootstrap_samples, settings.gates.confidence_level
+    ranked = interval(lambda i: m.auc(p[i], rows.y_up[i]), rows.ts, samples=samples, level=level)
+    error = interval(
+        lambda i: m.ece(p[i], rows.y_up[i], bins), rows.ts, samples=samples, level=level
+    )
+    figures |= {"auc_low": ranked.low, "auc_high": ranked.high}
+    figures |= {"ece_low": error.low, "ece_high": error.high}
+    rowwise = {
+        "log_loss": m.row_log_loss(p, rows.y_up),
+        "brier": (p - rows.y_up) ** 2,
+        "accuracy": ((p >= 0.5) == (rows.y_up == 1)).astype(np.float64),
+    }
+    for name, values in rowwise.items():
+        found = mean_interval(values, rows.ts, samples=samples, level=level)
+        figures |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    figures["ece_perfect"] = m.perfect_ece(p, bins)
+    return figures
+
+
+def _uncertainty(settings: Settings, forecast: Forecast, rows: Samples) -> dict[str, Any]:
+    error = np.abs(rows.fwd_ret - forecast.mu)
+    coverage, risk = m.risk_coverage(forecast.uncertainty, error)
+    return {
+        "abstain_share": float((forecast.epistemic_p > settings.serving.epistemic_p_limit).mean()),
+        "epistemic_p_mean": float(forecast.epistemic_p.mean()),
+        "risk_coverage_area": float(np.trapezoid(risk, coverage)),
+        "mean_absolute_error": float(error.mean()),
+        "error_by_uncertainty_decile": m.error_by_decile(forecast.uncertainty, error),
+        "confident_5pct_accuracy": _most_confident(forecast.p_up, rows.y_up, 0.05),
+    }
+
+
+def _most_confident(p: FloatArray, y: FloatArray, share: float) -> float:
+    count = max(1, int(len(p) * share))
+    rows = np.argsort(-np.abs(p - 0.5), kind="stable")[:count]
+    return m.accuracy(p[rows], y[rows])
+
+
+def _against_baselines(
+    settings: Settings, p: FloatArray, baselines: dict[str, FloatArray], rows: Samples
+) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    loss = m.row_log_loss(p, rows.y_up)
+    for name in BASELINES:
+        other = baselines[name]
+        for metric, value in m.classification_metrics(other, rows.y_up).items():
+            figures[f"{name}_{metric}"] = value
+        gain = mean_interval(
+            loss - m.row_log_loss(other, rows.y_up),
+            rows.ts,
+            samples=settings.training.bootstrap_samples,
+            level=settings.gates.confidence_level,
+        )
+        figures |= {
+            f"log_loss_minus_{name}": gain.value,
+            f"log_loss_minus_{name}_low": gain.low,
+            f"log_loss_minus_{name}_high": gain.high,
+        }
+    return figures
+
+
+def _per_symbol(
+    settings: Settings, rows: Samples, forecast: Forecast, baselines: dict[str, FloatArray]
+) -> dict[str, dict[str, float]]:
+    found = {}
+    for code in np.unique(rows.symbol):
+        mask = rows.symbol == code
+        part = rows.subset(mask)
+        figures = _with_intervals(settings, forecast.p_up[mask], part)
+        figures["rows"] = len(part)
+        for name in BASELINES:
+            for metric in ("auc", "log_loss", "brier"):
+                figures[f"{name}_{metric}"] = getattr(m, metric)(baselines[name][mask], part.y_up)
+        found[rows.symbols[int(code)]] = figures
+    return found
+
+
+def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str, Any]:
+    bins = settings.calibration.ece_bins
+    samples, level = settings.training.bootstrap_samples, settings.gates.confidence_level
+    figures: dict[str, Any] = {"wf_rows": len(rows.ts)}
+    for name, value in m.classification_metrics(rows.p_up, rows.y, bins=bins).items():
+        figures[f"wf_{name}"] = value
+    ranked = interval(
+        lambda i: m.auc(rows.p_up[i], rows.y[i]), rows.ts, samples=samples, level=level
+    )
+    gain = mean_interval(
+        m.row_log_loss(rows.p_up, rows.y) - m.row_log_loss(rows.base_rate, rows.y),
+        rows.ts,
+        samples=samples,
+        level=level,
+    )
+    figures |= {
+        "wf_auc_low": ranked.low,
+        "wf_auc_high": ranked.high,
+        "wf_ece_perfect": m.perfect_ece(rows.p_up, bins),
+        "wf_base_rate_log_loss": m.log_loss(rows.base_rate, rows.y),
+        "wf_log_loss_minus_base_rate": gain.value,
+        "wf_log_loss_minus_base_rate_low": gain.low,
+        "wf_log_loss_minus_base_rate_high": gain.high,
+        "wf_folds": [
+            {
+                "fold": int(number),
+                "start_ms": int(rows.ts[rows.fold == number].min()),
+                "rows": int((rows.fold == number).sum()),
+                **m.classification_metrics(
+                    rows.p_up[rows.fold == number], rows.y[rows.fold == number], bins=bins
+                ),
+            }
+            for number in np.unique(rows.fold)
+        ],
+    }
+    figures |= {f"wf_{name}": value for name, value in trading.metrics.items()}
+    return figures

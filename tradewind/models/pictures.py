@@ -1,0 +1,159 @@
+"""Pictures of an evaluation: what people would rather look at than read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tradewind.files import atomic_path
+from tradewind.models import metrics as m
+from tradewind.models.evaluation import EvaluationReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MODEL_COLOUR = "#1f6f8b"
+OTHER_COLOUR = "#c0563b"
+GUIDE_COLOUR = "#888888"
+
+
+def save_pictures(report: EvaluationReport, folder: Path) -> list[Path]:
+    """Write the PNGs of a report to ``folder`` and return their paths."""
+    painters: dict[str, Callable[[Axes, EvaluationReport], None]] = {
+        "reliability": _reliability,
+        "roc": _roc,
+        "risk_coverage": _risk_coverage,
+        "equity": _equity,
+    }
+    if report.importance:
+        painters["importance"] = _importance
+    if report.out_of_sample is not None:
+        painters["folds"] = _folds
+    return [_save(folder / f"{name}.png", paint, report) for name, paint in painters.items()]
+
+
+def _save(
+    target: Path, paint: Callable[[Axes, EvaluationReport], None], report: EvaluationReport
+) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    paint(axes, report)
+    axes.grid(visible=True, alpha=0.25)
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, format="png")
+    return target
+
+
+def _reliability(axes: Axes, report: EvaluationReport) -> None:
+    rows = report.out_of_sample
+    if rows is not None:
+        p, y, what = rows.p_up, rows.y, "walk-forward"
+    else:
+        p, y, what = report.forecast.p_up, report.test.y_up, "test"
+    points = m.reliability(p, y)
+    stated = np.array([point[0] for point in points])
+    realised = np.array([point[1] for point in points])
+    error = np.sqrt(realised * (1 - realised) / np.array([point[2] for point in points]))
+    axes.plot(stated, stated, color=GUIDE_COLOUR, linestyle="--", label="perfect")
+    axes.errorbar(
+        stated, realised, yerr=error, fmt="o-", color=MODEL_COLOUR, capsize=3, label="model ± 1 se"
+    )
+    axes.set(
+        xlabel="stated p_up",
+        ylabel="share that rose",
+        title=f"Reliability, {what}: ECE {m.ece(p, y):.4f} (perfect {m.perfect_ece(p):.4f}), "
+        f"n {len(p)}",
+    )
+    axes.legend()
+
+
+def _roc(axes: Axes, report: EvaluationReport) -> None:
+    from sklearn.metrics import roc_curve
+
+    y = report.test.y_up
+    curves = {"model": report.forecast.p_up, **report.baselines}
+    colours = (MODEL_COLOUR, GUIDE_COLOUR, OTHER_COLOUR, "#7a9e3f")
+    for (name, p), colour in zip(curves.items(), colours, strict=True):
+        false, true, _ = roc_curve(y, p)
+        axes.plot(false, true, color=colour, label=f"{name} {m.auc(p, y):.4f}")
+    figures = report.figures
+    axes.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        title=f"ROC, test slice: AUC {figures['auc']:.4f} "
+        f"[{figures['auc_low']:.4f}, {figures['auc_high']:.4f}]",
+    )
+    axes.legend(title="AUC")
+
+
+def _risk_coverage(axes: Axes, report: EvaluationReport) -> None:
+    error = np.abs(report.test.fwd_ret - report.forecast.mu) * 1e4
+    coverage, risk = m.risk_coverage(report.forecast.uncertainty, error)
+    start = max(1, len(risk) // 50)  # the mean of a handful of rows is noise
+    axes.plot(
+        coverage[start:], risk[start:], color=MODEL_COLOUR, label="most certain rows kept first"
+    )
+    axes.axhline(risk[-1], color=GUIDE_COLOUR, linestyle="--", label="all rows")
+    axes.set(
+        xlabel="coverage (share of rows kept)",
+        ylabel="mean |error| of mu (bps)",
+        title="Risk–coverage: error against stated uncertainty, test slice",
+    )
+    axes.legend()
+
+
+def _equity(axes: Axes, report: EvaluationReport) -> None:
+    trading = report.out_of_sample_trading or report.trading
+    what = "walk-forward" if report.out_of_sample_trading else "test"
+    days = [datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in trading.day.tolist()]
+    peak = np.maximum.accumulate(np.maximum(trading.equity, 1))
+    axes.plot(days, (trading.equity - 1) * 100, color=MODEL_COLOUR, label="model, net of costs")
+    axes.fill_between(
+        days,
+        (trading.equity - peak) / peak * 100,
+        0,
+        color=OTHER_COLOUR,
+        alpha=0.3,
+        label="drawdown",
+    )
+    axes.axhline(0, color=GUIDE_COLOUR, linestyle="--", label="no trade")
+    axes.set(
+        ylabel="return on equal capital a symbol (%)",
+        title=f"Equity, {what}: Sharpe {trading.metrics['sharpe']:.2f}, "
+        f"{trading.metrics['trades']:.0f} trades, "
+        f"max drawdown {trading.metrics['max_drawdown']:.1%}",
+    )
+    axes.tick_params(axis="x", rotation=30)
+    axes.legend()
+
+
+def _importance(axes: Axes, report: EvaluationReport) -> None:
+    top = sorted(report.importance.items(), key=lambda item: item[1])[-20:]
+    axes.barh([name for name, _ in top], [value for _, value in top], color=MODEL_COLOUR)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set(xlabel="share of gain", title="Feature importance")
+
+
+def _folds(axes: Axes, report: EvaluationReport) -> None:
+    folds: list[dict[str, Any]] = report.figures["wf_folds"]
+    days = [datetime.fromtimestamp(fold["start_ms"] / 1000, tz=UTC) for fold in folds]
+    axes.plot(days, [fold["auc"] for fold in folds], "o-", color=MODEL_COLOUR, label="AUC")
+    axes.plot(
+        days, [fold["accuracy"] for fold in folds], "s-", color=OTHER_COLOUR, label="accuracy"
+    )
+    axes.axhline(0.5, color=GUIDE_COLOUR, linestyle="--")
+    axes.set(
+        ylabel="AUC, accuracy",
+        title=f"Walk-forward folds: pooled AUC {report.figures['wf_auc']:.4f} "
+        f"[{report.figures['wf_auc_low']:.4f}, {report.figures['wf_auc_high']:.4f}]",
+    )
+    axes.tick_params(axis="x", rotation=30)
+    axes.legend()
