@@ -15,6 +15,20 @@ from assets.units import Unit
 from tradewind.settings import Settings
 
 
+DECIDING = {
+    "market",
+    "features",
+    "training",
+    "boosted",
+    "deep",
+    "calibration",
+    "gates",
+    "drift",
+    "costs",
+}
+"""Sections of the settings that change what a unit's steps produce."""
+
+
 class UnitTask(BaseModel):
     """One branch of a retraining: what to train, on which data, asked for by whom."""
 
@@ -86,12 +100,13 @@ def workspace(settings: Settings, task: UnitTask) -> Workspace:
     inputs = {
         "data": task.data_fingerprint,
         "features": task.feature_version,
+        "code": task.git_commit,
         "until": task.until_ms,
         "days_back": task.days_back,
         "epochs": task.epochs,
         "seed": task.seed,
-        "training": settings.training.model_dump(mode="json"),
-        "calibration": settings.calibration.model_dump(mode="json"),
+        "passes": settings.serving.n_samples,
+        "settings": settings.model_dump(mode="json", include=DECIDING),
     }
     token = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Workspace(settings.home / "work" / task.family / task.key / token)

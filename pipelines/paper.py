@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
     from tradewind.contracts import Decision
     from tradewind.ledger import LedgerCheck
 
+LAST_STEP = "equity:after"
+"""The step that ends every cycle."""
+
 Progress = Callable[[int, str], None]
 """Called with the bars that are done and a note."""
 
 
 @contextmanager
-def paper_engine(settings: Settings, url: str) -> Iterator[Engine]:
-    """Open the engine on the settings' ledger, bars and clock; it asks serving at ``url``."""
+def paper_engine(
+    settings: Settings, url: str, at: Callable[[str], None] = lambda step: None
+) -> Iterator[Engine]:
+    """Open the engine on the settings' ledger, bars and clock; it asks serving at ``url``.
+
+    ``at`` is called with the name of each step of a cycle.
+    """
     from policy.brokers.paper import PaperBroker
     from policy.engine import Engine
     from policy.forecasts import open_serving
@@ -36,9 +45,8 @@ def paper_engine(settings: Settings, url: str) -> Iterator[Engine]:
         broker = PaperBroker(settings, ledger, store, clock)
         source = open_serving(settings, url)
         try:
-            yield Engine(
-                settings, ledger, broker, clock, source, FeatureView(settings, store, clock)
-            )
+            view = FeatureView(settings, store, clock)
+            yield Engine(settings, ledger, broker, clock, source, view, at=at)
         finally:
             source.client.close()
 
@@ -55,12 +63,14 @@ def trade_live(settings: Settings, url: str, *, once: bool = False) -> int:
     from policy.engine import run_live
 
     _require_serving(settings, url)
-    with paper_engine(settings, url) as engine:
+    steps_done: Counter[str] = Counter()
+    with paper_engine(settings, url, lambda step: steps_done.update([step])) as engine:
         if once:
             with engine.running() as steps:
                 engine.cycle(steps)
-            return 1
-        return run_live(engine)
+        else:
+            run_live(engine)
+    return steps_done[LAST_STEP]
 
 
 def replay(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from assets.units import plan_units
-from pipelines.launch import Finished, launch, open_instance
+from pipelines.launch import launch, open_instance
 from pipelines.progress import progress_bar
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster import EventLogEntry
+    from dagster import DagsterInstance, EventLogEntry
 
 STEPS_A_UNIT = 6
 
@@ -85,9 +85,8 @@ def run_retrain(
         "families": list(families),
         "allow_failed_gates": allow_failed_gates,
     }
-    for name, value in (("days_back", days_back), ("epochs", epochs), ("seed", seed)):
-        if value is not None:
-            config[name] = value
+    given = {"days_back": days_back, "epochs": epochs, "seed": seed}
+    config |= {name: value for name, value in given.items() if value is not None}
     console = console or Console(quiet=quiet)
     with progress_bar(console) as bar:
         task = bar.add_task("retrain", total=1 + STEPS_A_UNIT * len(units), note="")
@@ -98,12 +97,13 @@ def run_retrain(
                 if entry.step_key is not None:
                     bar.update(task, note=entry.user_message[:70])
                     if not console.is_terminal:
-                        console.print(f"  {entry.user_message}", highlight=False)
+                        console.print(f"  {entry.user_message}", highlight=False, soft_wrap=True)
             elif event.is_step_success or event.is_step_skipped:
                 bar.advance(task)
 
+        instance = open_instance(settings)
         finished = launch(
-            open_instance(settings),
+            instance,
             "retrain",
             run_config={"ops": {"plan_units": {"config": config}}},
             on_event=on_event,
@@ -111,22 +111,32 @@ def run_retrain(
     return RetrainOutcome(
         run_id=finished.run_id,
         success=finished.success,
-        candidates=_candidates(settings, finished),
+        candidates=_candidates(settings, instance, finished.run_id),
         errors=list(finished.errors),
     )
 
 
-def _candidates(settings: Settings, finished: Finished) -> list[Candidate]:
+def known_outcome(values: dict[str, Any]) -> RetrainOutcome:
+    """Return what `RetrainOutcome.to_dict` gave."""
+    candidates = [Candidate(**item) for item in values["candidates"]]
+    return RetrainOutcome(**{**values, "candidates": candidates})
+
+
+def _candidates(settings: Settings, instance: DagsterInstance, run_id: str) -> list[Candidate]:
+    """Return the versions that the run's materialisations name, as the registry knows them."""
     import json
 
     from registry.tracking import Tracking
-    from registry.versions import list_versions
+    from registry.versions import get_version
 
+    labels = _registered_labels(instance, run_id)
+    if not labels:
+        return []
+    tracking = Tracking(settings)
     found = []
-    for version in list_versions(Tracking(settings)):
-        if version.tags.get("dagster_run_id") != finished.run_id:
-            continue
-        reasons = json.loads(version.tags.get("gate_reasons", "[]"))
+    for label in labels:
+        name, number = label.rsplit("/", 1)
+        version = get_version(tracking, name, version=int(number))
         found.append(
             Candidate(
                 name=version.name,
@@ -134,10 +144,22 @@ def _candidates(settings: Settings, finished: Finished) -> list[Candidate]:
                 alias=next(iter(version.aliases), None),
                 gates=version.gates,
                 metrics=dict(version.metrics),
-                failed=reasons,
+                failed=json.loads(version.tags.get("gate_reasons", "[]")),
             )
         )
     return found
+
+
+def _registered_labels(instance: DagsterInstance, run_id: str) -> list[str]:
+    from dagster import DagsterEventType
+
+    labels = []
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION):
+        event = entry.get_dagster_event()
+        if event.asset_key is not None and event.asset_key.path[-1] == "evaluation":
+            metadata = event.step_materialization_data.materialization.metadata
+            labels.append(str(metadata["version"].value))
+    return sorted(labels)
 
 
 def _short(value: float | None) -> str | None:

@@ -58,7 +58,7 @@ def check_reachable(uri: str, settings: RegistrySettings) -> None:
     if scheme in ("http", "https"):
         _check_server(uri, settings)
     elif scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
-        _check_database(uri)
+        _check_database(uri, settings)
     else:
         raise TradewindError(
             ErrorCode.BAD_SETTING,
@@ -91,7 +91,7 @@ def _check_server(uri: str, settings: RegistrySettings) -> None:
         raise unreachable(uri, f"/health answers HTTP {answer.status_code}")
 
 
-def _check_database(uri: str) -> None:
+def _check_database(uri: str, settings: RegistrySettings) -> None:
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
@@ -100,7 +100,9 @@ def _check_database(uri: str) -> None:
         url = make_url(uri)
         if url.get_backend_name() == "sqlite" and url.database:
             os.makedirs(os.path.dirname(url.database) or ".", exist_ok=True)  # noqa: PTH103, PTH120
-        engine = create_engine(url)
+        waits = url.get_backend_name() in ("postgresql", "mysql")
+        limits = {"connect_timeout": settings.request_timeout_s} if waits else {}
+        engine = create_engine(url, connect_args=limits)
         try:
             inspect(engine).has_table("experiments")
         finally:

@@ -7,6 +7,7 @@ FastAPI, BentoML's own API and its traffic limits each have an error form of the
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from tradewind.errors import ErrorCode, TradewindError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("tradewind.serving")
 
 STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.BAD_INPUT: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -67,20 +70,33 @@ class ErrorContract:
             await self._app(scope, receive, send)
             return
         held: Message | None = None
+        begun = False
         body = bytearray()
 
         async def send_checked(message: Message) -> None:
-            nonlocal held
+            nonlocal held, begun
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 held = message
             elif held is None:
+                begun = True
                 await send(message)
-            else:
+            elif not begun:
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
+                    begun = True
                     await self._send_error(send, held, bytes(body), scope)
 
-        await self._app(scope, receive, send_checked)
+        try:
+            await self._app(scope, receive, send_checked)
+        except Exception:
+            # The frameworks answer 500 and raise again, for the server to log and to drop
+            # the connection with every request behind it; logged here, answered, and kept.
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if held is None and begun:
+                raise  # part of a good answer is out: only a dropped connection tells
+            if not begun:
+                start: Message = {"status": int(HTTPStatus.INTERNAL_SERVER_ERROR)}
+                await self._send_error(send, start, b"", scope)
 
     async def _send_error(self, send: Send, start: Message, body: bytes, scope: Scope) -> None:
         status, content = contract_of(start["status"], body, scope)

@@ -111,7 +111,8 @@ def parse_window(window: Sequence[Sequence[float]], bars: int, features: int) ->
             f"window is {len(window)} × {found}, not {bars} × {features}",
             f"Send the last {bars} bars, oldest first, each with the {features} deep features",
         )
-    array = np.asarray(window, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large for a float32 is refused below
+        array = np.asarray(window, dtype=np.float32)
     if not np.isfinite(array).all():
         bar, feature = map(int, np.argwhere(~np.isfinite(array))[0])
         raise TradewindError(

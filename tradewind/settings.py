@@ -74,7 +74,7 @@ class MarketSettings(Section):
     reference_symbols: Symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
     timeframe: Timeframe = "15m"
     overlap_bars: int = Field(10, ge=0, description="bars re-read at each incremental ingest")
-    history_days: int = Field(400, ge=1, description="days asked for on the first ingest")
+    history_days: int = Field(800, ge=1, description="days asked for on the first ingest")
     source: Literal["auto", "folder", "ccxt", "simulated"] = Field(
         "auto", description="auto: folder if `data` is set, else ccxt, else simulated (labelled)"
     )
@@ -126,10 +126,10 @@ class TrainingSettings(Section):
     """Labels, splits and fitting."""
 
     horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
-    days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
+    days_back: int = Field(365, ge=20, description="days of labelled bars up to now")
     families: tuple[Literal["lightgbm", "transformer"], ...] = ("lightgbm", "transformer")
     pooled_families: tuple[str, ...] = Field(
-        ("transformer",), description="families trained once over all symbols"
+        ("lightgbm", "transformer"), description="families trained once over all symbols"
     )
     split: tuple[float, float, float, float] = Field(
         (0.50, 0.15, 0.15, 0.20), description="train, validation, calibration, test shares"
@@ -244,7 +244,9 @@ class ServingSettings(Section):
     max_symbols: int = Field(500, ge=1, description="symbols in one request")
     retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
     gauges_s: float = Field(5.0, gt=0, description="how often idle gauges are brought up to date")
-    reload_retry_s: float = Field(30, gt=0, description="pause before a failed version is tried again")
+    reload_retry_s: float = Field(
+        30, gt=0, description="pause before a failed version is tried again"
+    )
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
     epistemic_p_limit: float = Field(0.05, gt=0)
     metrics_namespace: str = "tradewind"
@@ -319,7 +321,7 @@ class RiskSettings(Section):
     total_exposure: float = Field(1.5, gt=0, description="total notional over equity")
     max_orders_per_minute: int = Field(60, ge=1)
     min_notional: Decimal = Decimal(5)
-    quantity_step: Decimal = Decimal("0.001")
+    quantity_step: Decimal = Decimal("0.00001")
     price_tick: Decimal = Decimal("0.01")
     losing_streak: int = Field(5, ge=1, description="longer streaks make the gate DEFENSIVE")
     record_disable_streak: int = Field(10, ge=1)

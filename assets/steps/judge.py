@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.steps.probe import probe_bundle
 from assets.steps.train import run_tags
+from assets.units import Unit
 from assets.workspace import UnitTask, Workspace, workspace
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_json
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from registry.tracking import Tracking
     from registry.versions import RegisteredVersion
+    from tradewind.models.base import FloatArray
     from tradewind.models.bundle import ModelBundle
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.evaluation import EvaluationReport
-    from tradewind.models.gates import GateReport
+    from tradewind.models.gates import Gate, GateReport
+    from tradewind.models.walk_forward import OutOfSample
+
+SAME = 1e-9
+"""How far a clean process's answer may be from this one's: the same code and bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +47,37 @@ class Judgement:
 
 
 def evaluate(settings: Settings, task: UnitTask) -> Judgement:
-    """Turn a finished fit into a registered version with figures, pictures and gates."""
+    """Turn a finished fit into a registered version with figures, pictures and gates.
+
+    Running it again gives the same version: the bundle that a first run saved is read, and
+    the registry knows it by its digest.
+    """
     from registry.tracking import Tracking
     from tradewind.models.dataset import TrainingSet
+    from tradewind.models.evaluation import evaluate as measure
     from tradewind.models.pictures import save_pictures
-    from tradewind.models.walk_forward import run_walk_forward
 
     work = workspace(settings, task)
-    training_set = TrainingSet.load(work.training_set)
-    bundle = _bundle(settings, task, training_set, work)
-    out_of_sample = run_walk_forward(
-        settings,
-        training_set,
-        task.family,
-        task.key,
-        workdir=work.root,
-        epochs=task.epochs,
-        seed=task.seed,
-    )
-    report, gates = _judge(settings, task, training_set, bundle, out_of_sample, work)
-    write_json(work.report, report.to_json())
-    pictures = save_pictures(report, work.pictures)
-    tracking = Tracking(settings)
-    run_id = str(json.loads(work.tracking_run.read_text(encoding="utf-8"))["run_id"])
-    metrics = report.metrics()
-    with tracking.start_run(task.unit.name, run_id=run_id, tags=run_tags(task)) as run:
-        run.log_metrics({name: value for name, value in metrics.items() if value is not None})
-        run.log_artifact(work.report, "evaluation")
-        for picture in pictures:
-            run.log_artifact(picture, "pictures")
-        version = _register(tracking, task, work, bundle, training_set, gates, run_id)
+    with work.locked("judge"):
+        training_set = TrainingSet.load(work.training_set)
+        bundle = _candidate(settings, task, training_set, work)
+        report = measure(
+            settings, training_set, bundle, task.key, _out_of_sample(settings, task, training_set)
+        )
+        bundle = _saved(bundle, report, work)
+        write_json(work.report, report.to_json())
+        pictures = save_pictures(report, work.pictures)
+        tracking = Tracking(settings)
+        gates = _gates(settings, task, tracking, training_set, bundle, report, work)
+        metrics = report.metrics()
+        run_id = str(json.loads(work.tracking_run.read_text(encoding="utf-8"))["run_id"])
+        with tracking.start_run(task.unit.name, run_id=run_id, tags=run_tags(task)) as run:
+            run.log_metrics({name: value for name, value in metrics.items() if value is not None})
+            run.set_tags({"gates": _verdict(gates), "gate_reasons": json.dumps(gates.reasons)})
+            run.log_artifact(work.report, "evaluation")
+            for picture in pictures:
+                run.log_artifact(picture, "pictures")
+            version = _register(settings, tracking, task, work, bundle, training_set, gates, run_id)
     return Judgement(
         name=version.name,
         version=version.version,
@@ -77,4 +86,224 @@ def evaluate(settings: Settings, task: UnitTask) -> Judgement:
         gates=[asdict(gate) for gate in gates.gates],
         metrics=metrics,
         pictures=[str(path) for path in pictures],
+    )
+
+
+def _candidate(
+    settings: Settings, task: UnitTask, training_set: TrainingSet, work: Workspace
+) -> ModelBundle:
+    """Return the bundle that an earlier run saved here, or make it from the finished fit."""
+    from tradewind.models.bundle import BundleMeta, ModelBundle
+    from tradewind.models.evaluation import calibrate_candidate
+    from tradewind.models.training import fit_candidate
+
+    if work.bundle.exists():
+        return ModelBundle.load(work.bundle)
+    fitted = fit_candidate(
+        settings,
+        training_set,
+        task.family,
+        task.key,
+        seed=task.seed,
+        epochs=task.epochs,
+        workdir=work.root,
+    )
+    calibrated = calibrate_candidate(settings, training_set, fitted.forecaster, task.key)
+    step = settings.market.timeframe_ms
+    meta = BundleMeta(
+        family=task.family,
+        key=task.key,
+        symbols=fitted.samples.symbols,
+        timeframe=training_set.timeframe,
+        horizon=training_set.horizon,
+        window=fitted.samples.deep.width,
+        feature_version=training_set.feature_version,
+        wide_names=fitted.samples.wide_names,
+        data_fingerprint=training_set.data_fingerprint,
+        train_start_ms=fitted.boundaries["train"][0],
+        train_end_ms=fitted.boundaries["train"][1] + step,
+        data_end_ms=training_set.end_ms,
+        seed=task.seed,
+        epochs=fitted.report.epochs,
+        created_ms=time.time_ns() // 1_000_000,
+        skill=calibrated.skill,
+        base_rate=calibrated.base_rate,
+        gates="unknown",  # the registry's tag tells; the files are judged after they are made
+    )
+    return ModelBundle(
+        meta, fitted.forecaster, calibrated.choice.calibrator, calibrated.reference
+    )
+
+
+def _saved(bundle: ModelBundle, report: EvaluationReport, work: Workspace) -> ModelBundle:
+    """Save the bundle with its figures, once, and return what the files hold."""
+    from tradewind.models.bundle import ModelBundle
+
+    if not work.bundle.exists():
+        metrics = {name: float(v) for name, v in report.metrics().items() if v is not None}
+        meta = bundle.meta.model_copy(update={"metrics": metrics})
+        ModelBundle(meta, bundle.forecaster, bundle.calibrator, bundle.reference).save(work.bundle)
+    return ModelBundle.load(work.bundle)
+
+
+def _out_of_sample(
+    settings: Settings, task: UnitTask, training_set: TrainingSet
+) -> OutOfSample:
+    from tradewind.models.walk_forward import run_walk_forward
+
+    return run_walk_forward(
+        settings,
+        training_set,
+        task.family,
+        task.key,
+        workdir=workspace(settings, task).root,
+        epochs=task.epochs,
+        seed=task.seed,
+    )
+
+
+def _gates(
+    settings: Settings,
+    task: UnitTask,
+    tracking: Tracking,
+    training_set: TrainingSet,
+    bundle: ModelBundle,
+    report: EvaluationReport,
+    work: Workspace,
+) -> GateReport:
+    from tradewind.models.gates import GateReport, check_gates
+
+    champion, note = _champion_answer(settings, tracking, task.unit, report)
+    found = check_gates(settings, report, champion)
+    if note:
+        shown = tuple(_noted(gate, note) if gate.name == "champion" else gate for gate in found.gates)
+        found = GateReport(shown)
+    for gate in _clean_process_gates(settings, task, training_set, bundle, work):
+        found = found.with_gate(gate)
+    return found
+
+
+def _champion_answer(
+    settings: Settings, tracking: Tracking, unit: Unit, report: EvaluationReport
+) -> tuple[FloatArray | None, str]:
+    """Return the champion's p_up on the candidate's test rows, and a note if it has none."""
+    from registry.versions import fetch_bundle, resolve
+    from tradewind.models.bundle import ModelBundle
+
+    champion = resolve(tracking, unit.family, unit.key)
+    if champion is None:
+        return None, ""
+    folder = fetch_bundle(
+        tracking, champion.name, version=champion.version, cache_dir=settings.home / "models"
+    )
+    try:
+        answer = ModelBundle.load(folder).predict(report.test, n_samples=settings.serving.n_samples)
+    except TradewindError as error:
+        if error.code is not ErrorCode.MODEL_UNUSABLE:
+            raise
+        return None, f"champion {champion.label} cannot predict these rows: {error.detail}"
+    return answer.p_up, ""
+
+
+def _noted(gate: Gate, note: str) -> Gate:
+    from tradewind.models.gates import Gate
+
+    return Gate(gate.name, gate.passed, gate.value, gate.limit, note)
+
+
+def _clean_process_gates(
+    settings: Settings,
+    task: UnitTask,
+    training_set: TrainingSet,
+    bundle: ModelBundle,
+    work: Workspace,
+) -> list[Gate]:
+    import numpy as np
+
+    from tradewind.models.gates import Gate
+
+    rows = training_set.samples
+    last = rows.subset(np.array([len(rows) - 1], dtype=np.int64))
+    here = float(bundle.predict(last, n_samples=settings.serving.n_samples).p_up[0])
+    probe = probe_bundle(settings, work.bundle, work.training_set, task.until_ms)
+    distance = None if probe.p_up is None else abs(probe.p_up - here)
+    return [
+        Gate(
+            "artefact",
+            distance is not None and distance <= SAME,
+            distance,
+            SAME,
+            f"clean process: {probe.load_text}",
+        ),
+        Gate("smoke", probe.served, None, None, f"serving's code: {probe.served_text}"),
+    ]
+
+
+def _verdict(gates: GateReport) -> str:
+    return "passed" if gates.passed else "failed"
+
+
+def _register(
+    settings: Settings,
+    tracking: Tracking,
+    task: UnitTask,
+    work: Workspace,
+    bundle: ModelBundle,
+    training_set: TrainingSet,
+    gates: GateReport,
+    run_id: str,
+) -> RegisteredVersion:
+    from registry.pyfunc_io import example_of
+    from registry.versions import register_bundle
+    from tradewind.models.training import rows_of
+
+    given, answer = example_of(
+        bundle,
+        rows_of(training_set.samples, task.key),
+        n_samples=settings.serving.n_samples,
+    )
+    return register_bundle(
+        tracking,
+        work.bundle,
+        run_id=run_id,
+        name=task.unit.name,
+        input_example=given,
+        output_example=answer,
+        description=_model_card(bundle, gates, task),
+        tags={
+            "gates": _verdict(gates),
+            "gate_reasons": json.dumps(gates.reasons),
+            "git_commit": task.git_commit,
+            "dagster_run_id": task.dagster_run_id,
+            "source": task.source,
+        },
+    )
+
+
+def _model_card(bundle: ModelBundle, gates: GateReport, task: UnitTask) -> str:
+    """Return what a person should know before using the version, as Markdown."""
+    from datetime import UTC, datetime
+
+    def day(ms: int) -> str:
+        return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    meta = bundle.meta
+    shown = ("auc", "log_loss", "base_rate_log_loss", "brier", "ece", "wf_auc", "wf_ece")
+    figures = [f"- {name}: {meta.metrics[name]:.4f}" for name in shown if name in meta.metrics]
+    verdicts = [f"- {'✓' if gate.passed else '✗'} {gate.name}: {gate.text}" for gate in gates.gates]
+    return "\n".join(
+        [
+            f"**{meta.family}** for {', '.join(meta.symbols)}: probability that the close "
+            f"{meta.horizon} bars of {meta.timeframe} ahead is higher.",
+            f"Weights saw {day(meta.train_start_ms)} to {day(meta.train_end_ms)}; evidence ends "
+            f"{day(meta.data_end_ms)}. Bars: {task.source}. Seed {meta.seed}.",
+            "",
+            "Figures on rows it never saw:",
+            *figures,
+            "",
+            f"Gates {_verdict(gates)}:",
+            *verdicts,
+            "",
+            "Historical figures promise nothing; for paper trading.",
+        ]
     )

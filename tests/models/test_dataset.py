@@ -59,6 +59,9 @@ def test_the_rows_are_the_labelled_ones_of_the_last_days(built: TrainingSet) -> 
     assert nullable.shape[1] == len(NULLABLE_FEATURES)
     assert np.isnan(nullable).all()
     assert np.isfinite(samples.scale).all()
+    # torch.from_numpy warns of arrays that cannot be written.
+    for array in (samples.ts, samples.wide, samples.y_up, samples.fwd_ret, samples.scale):
+        assert array.flags.writeable
 
 
 def test_labels_windows_and_features_are_those_of_the_bars(

@@ -64,6 +64,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"mlflow server did not start: {log.read_text()[-2000:]}")
 
 
+@pytest.mark.slow
 def test_everything_works_through_a_server_and_its_death_is_told_in_seconds(
     server: tuple[str, subprocess.Popen[bytes]],
     make_settings: Callable[..., Settings],
@@ -95,6 +96,7 @@ def test_everything_works_through_a_server_and_its_death_is_told_in_seconds(
     with pytest.raises(TradewindError, match="no previous champion"):
         rollback(tracking, NAME, who="ann", why="test")
     assert resolve(tracking, "gru", "BTCUSDT") is None
+    assert resolve(tracking, "lightgbm", "BTCUSDT", "canary") is None
     champion = resolve(tracking, "lightgbm", "BTCUSDT")
     assert champion is not None
     assert champion.digest == versions[0].digest

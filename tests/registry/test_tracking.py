@@ -221,8 +221,11 @@ def with_uri(make_settings: Callable[..., Settings], uri: str) -> Settings:
     return make_settings(registry={"tracking_uri": uri, "request_timeout_s": 2})
 
 
-def test_an_unreachable_server_is_told_in_seconds(make_settings: Callable[..., Settings]) -> None:
-    uri = f"http://user:secret@127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
+def test_an_unreachable_store_is_told_in_seconds(
+    make_settings: Callable[..., Settings], scheme: str
+) -> None:
+    uri = f"{scheme}://user:secret@127.0.0.1:{free_port()}"
     started = time.monotonic()
     with pytest.raises(TradewindError) as caught:
         Tracking(with_uri(make_settings, uri))

@@ -34,7 +34,7 @@ def trading_settings(home: Path, **overrides: object) -> Settings:
         "market": {"symbols": SYMBOLS, "reference_symbols": SYMBOLS},
         "risk": {"daily_loss": 1.0, "peak_drawdown": 1.0, "record_disable_streak": 10_000},
         "sizing": {"kelly": False, "symbol_record": False, "record_min_trades": 10_000},
-        "training": {"horizon": 4},
+        "training": {"horizon": 2},
     }
     return load_settings(**(values | overrides))
 

@@ -75,10 +75,7 @@ def _close_on(bars: Mapping[str, pl.DataFrame], name: str, grid: IntArray) -> Fl
         )
     frame = bars[name].filter(pl.col("ts").is_between(int(grid[0]), int(grid[-1])))
     out = np.full(len(grid), np.nan)
-    ts = frame["ts"].to_numpy()
-    place = np.searchsorted(grid, ts)
-    exact = grid[place] == ts
-    out[place[exact]] = frame["close"].to_numpy()[exact]
+    out[np.searchsorted(grid, frame["ts"].to_numpy())] = frame["close"].to_numpy()
     return out
 
 

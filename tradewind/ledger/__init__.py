@@ -1,6 +1,7 @@
 """The durable record. Open it with `open_ledger(settings)`, tell time with `open_clock`."""
 
 from tradewind.ledger.clock import LedgerClock, open_clock, read_clock, set_replay_clock
+from tradewind.ledger.explain import Story
 from tradewind.ledger.lease import Lease, engine_alive
 from tradewind.ledger.ledger import Ledger, open_ledger
 from tradewind.ledger.queries import EquityHistory, TradeResult
@@ -32,6 +33,7 @@ __all__ = [
     "PredictionRecord",
     "Snapshot",
     "StoredIntent",
+    "Story",
     "TradeResult",
     "engine_alive",
     "open_clock",

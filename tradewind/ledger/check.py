@@ -34,19 +34,19 @@ class _Findings:
 
     def compare(self, name: str, held: Any, expected: Any) -> None:
         if held == expected:
-            self.lines.append(f"ok   {name}: {_show(held)}")
+            self.lines.append(f"✓ {name}: {_show(held)}")
         else:
             self.ok = False
-            self.lines.append(f"FAIL {name}: {_show(held)}, expected {_show(expected)}")
+            self.lines.append(f"✗ {name}: {_show(held)}, expected {_show(expected)}")
 
     def none(self, name: str, found: Iterable[Any]) -> None:
         items = [str(item) for item in found]
         if not items:
-            self.lines.append(f"ok   no {name}")
+            self.lines.append(f"✓ no {name}")
             return
         self.ok = False
         more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-        self.lines.append(f"FAIL {len(items)} {name}: {', '.join(items[:SHOWN])}{more}")
+        self.lines.append(f"✗ {len(items)} {name}: {', '.join(items[:SHOWN])}{more}")
 
 
 def _show(value: Any) -> str:
@@ -168,7 +168,7 @@ def _check_chain(connection: Connection, found: _Findings, engine_alive: bool) -
     twice = select(orders.c.broker_id).group_by(orders.c.broker_id).having(func.count() > 1)
     found.none("broker orders booked twice", _column(connection, twice))
     if engine_alive:
-        found.lines.append("ok   intents without an end: not asked while an engine is running")
+        found.lines.append("✓ intents without an end: not asked while an engine is running")
         return
     unfinished = select(intents.c.client_id).where(intents.c.status.in_(OPEN_INTENTS))
     found.none("intents without an end", _column(connection, unfinished))

@@ -121,6 +121,11 @@ class DecisionBook:
         with self.db.read() as connection:
             return frame(connection, query)
 
+    def count_decisions(self) -> int:
+        """Return how many decisions are stored."""
+        with self.db.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(decisions)).scalar_one())
+
     def unfinished_decisions(self) -> list[Decision]:
         """Return decisions whose orders did not all become intents (killed in between)."""
         made = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from tradewind.ledger.schema import (
 )
 
 SHORTEST_PREFIX = 6
+LATEST = "latest"
 
 
 def utc(ms: int) -> str:
@@ -35,6 +37,9 @@ def _figure(value: float | str) -> str:
 
 def _load(connection: Connection, wanted: str) -> Decision:
     query = select(decisions.c.body).where(decisions.c.decision_id == wanted)
+    if wanted == LATEST:
+        newest = (decisions.c.bar_ts.desc(), decisions.c.created_ms.desc(), decisions.c.symbol)
+        query = select(decisions.c.body).order_by(*newest).limit(1)
     bodies = connection.execute(query).scalars().all()
     if not bodies and len(wanted) >= SHORTEST_PREFIX:
         starts = select(decisions.c.body).where(
@@ -46,7 +51,7 @@ def _load(connection: Connection, wanted: str) -> Decision:
         raise TradewindError(
             ErrorCode.BAD_INPUT,
             f"decision {wanted!r} {what}",
-            "Give an id from the decisions table, or at least its first 6 characters",
+            "Give an id from the decisions table, its first 6 characters, or `latest`",
         )
     return Decision.model_validate_json(bodies[0])
 
@@ -152,8 +157,37 @@ def _trade_line(row: Any) -> str:
     )
 
 
-def explain_decision(db: Database, wanted: str) -> str:
-    """Return a decision's story, one fact a line.
+@dataclass(frozen=True)
+class Story:
+    """A decision told in sections, in the order in which it happened."""
+
+    decision_id: str
+    headline: str
+    prediction: tuple[str, ...]
+    reasons: tuple[str, ...]
+    orders: tuple[str, ...]
+    fills: tuple[str, ...]
+    ending: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the story as plain values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the story, one fact a line."""
+        parts = [f"decision {self.decision_id}", self.headline]
+        for title in ("prediction", "reasons", "orders", "fills", "ending"):
+            parts.append(f"{title}:")
+            parts.extend(f"  {line}" for line in getattr(self, title))
+        return "\n".join(parts)
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text()
+
+
+def explain_decision(db: Database, wanted: str) -> Story:
+    """Return a decision's story.
 
     Raises
     ------
@@ -163,22 +197,17 @@ def explain_decision(db: Database, wanted: str) -> str:
     with db.read() as connection:
         decision = _load(connection, wanted)
         refusal = f" ({decision.refusal.value})" if decision.refusal else ""
-        parts = [
-            f"decision {decision.decision_id}",
-            f"{decision.symbol} {decision.timeframe}, bar {utc(decision.bar_ts)}: "
+        return Story(
+            decision_id=decision.decision_id,
+            headline=f"{decision.symbol} {decision.timeframe}, bar {utc(decision.bar_ts)}: "
             f"{decision.action.value}{refusal}, strategy {decision.strategy}, policy "
-            f"{decision.policy_version}, source {decision.source}, made {utc(decision.created_ms)}",
-        ]
-        sections = {
-            "prediction": _predictions(connection, decision),
-            "reasons": [
+            f"{decision.policy_version}, source {decision.source}, made "
+            f"{utc(decision.created_ms)}",
+            prediction=tuple(_predictions(connection, decision)),
+            reasons=tuple(
                 f"{place}. {_told(reason)}" for place, reason in enumerate(decision.reasons, 1)
-            ],
-            "orders": _orders(connection, decision),
-            "fills": _fills(connection, decision),
-            "ending": _ending(connection, decision),
-        }
-    for title, lines in sections.items():
-        parts.append(f"{title}:")
-        parts.extend(f"  {line}" for line in lines)
-    return "\n".join(parts)
+            ),
+            orders=tuple(_orders(connection, decision)),
+            fills=tuple(_fills(connection, decision)),
+            ending=tuple(_ending(connection, decision)),
+        )

@@ -9,7 +9,7 @@ from tradewind.ledger.books import MoneyBook
 from tradewind.ledger.check import check_books
 from tradewind.ledger.database import Database
 from tradewind.ledger.decisions import DecisionBook
-from tradewind.ledger.explain import explain_decision
+from tradewind.ledger.explain import Story, explain_decision
 from tradewind.ledger.lease import engine_alive
 from tradewind.ledger.predictions import PredictionBook
 from tradewind.ledger.queries import QueryBook
@@ -47,8 +47,8 @@ class Ledger(PredictionBook, DecisionBook, MoneyBook, QueryBook):
         """Return whether the books balance, and agree with the broker's where given."""
         return check_books(self.db, broker=broker, engine_alive=engine_alive(self))
 
-    def explain(self, decision_id: str) -> str:
-        """Return a decision's story; its first characters are enough.
+    def explain(self, decision_id: str) -> Story:
+        """Return a decision's story; the first characters are enough, or ``latest``.
 
         Raises
         ------

@@ -1,8 +1,12 @@
 """From a raw probability to one that means what it says.
 
-Four maps are compared on the calibration slice, out of fold and in time order: isotonic
-(breakpoints, interpolated), Platt (logistic in the logit), beta (Kull, Silva Filho and
-Flach, 2017) and temperature. The one with the least log-loss is refitted on the whole slice.
+Maps are compared by log-loss on the calibration slice, out of fold and in time order:
+temperature, Platt (logistic in the logit), beta (Kull, Silva Filho and Flach, 2017) and
+isotonic (breakpoints, interpolated); the best is refitted on the whole slice.
+
+Labels overlap and the base rate of a few weeks does not last, so the parametric maps are
+maximum a posteriori fits: the likelihood counts only as many rows as there are labels that
+do not overlap, and normal priors hold the slope near 1 and the intercept near 0.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ CLIP = 1e-6
 KINDS = ("identity", "temperature", "platt", "beta", "isotonic")
 MIN_ROWS = 100
 ISOTONIC_BINS = 20
+SLOPE_SPREAD = 0.5
+INTERCEPT_SPREAD = 0.05
+"""Standard deviations of the priors: half as steep is plausible, 1 point of base rate is."""
 FOLDS = 4
 
 
@@ -83,7 +90,9 @@ class CalibrationChoice:
     scores: dict[str, float]
 
 
-def fit_calibrator(p_raw: FloatArray, y: FloatArray, *, ts: IntArray) -> CalibrationChoice:
+def fit_calibrator(
+    p_raw: FloatArray, y: FloatArray, *, ts: IntArray, horizon: int
+) -> CalibrationChoice:
     """Compare the kinds in time order within the slice and refit the best on all of it.
 
     Parameters
@@ -94,6 +103,8 @@ def fit_calibrator(p_raw: FloatArray, y: FloatArray, *, ts: IntArray) -> Calibra
         Labels 0 or 1, shape (n,).
     ts
         Times, shape (n,); a fold is fitted on what came before it.
+    horizon
+        Bars a label looks ahead: neighbouring labels share all but one of them.
 
     Raises
     ------
@@ -108,23 +119,26 @@ def fit_calibrator(p_raw: FloatArray, y: FloatArray, *, ts: IntArray) -> Calibra
         )
     order = np.argsort(ts, kind="stable")
     p, labels = np.asarray(p_raw, dtype=np.float64)[order], np.asarray(y)[order]
-    scores = {kind: _out_of_fold_loss(kind, p, labels) for kind in KINDS}
+    independent = len(np.unique(ts)) / len(ts) / horizon
+    scores = {kind: _out_of_fold_loss(kind, p, labels, independent) for kind in KINDS}
     best = min(KINDS, key=lambda kind: scores[kind])
-    return CalibrationChoice(_fit(best, p, labels), best, scores)
+    return CalibrationChoice(_fit(best, p, labels, independent), best, scores)
 
 
-def _out_of_fold_loss(kind: str, p: FloatArray, y: FloatArray) -> float:
+def _out_of_fold_loss(kind: str, p: FloatArray, y: FloatArray, independent: float) -> float:
+    """Return the mean log-loss of the rows after the first fold, fitted on what came before."""
     bounds = np.linspace(0, len(y), FOLDS + 2).astype(int)
     losses = []
     for fold in range(1, FOLDS + 1):
         past, now = slice(0, bounds[fold]), slice(bounds[fold], bounds[fold + 1])
-        if len(np.unique(y[past])) < 2:
-            continue
-        losses.append(_log_loss(_fit(kind, p[past], y[past]).apply(p[now]), y[now]))
+        usable = kind if len(np.unique(y[past])) == 2 else "identity"
+        fitted = _fit(usable, p[past], y[past], independent)
+        losses.append(_log_loss(fitted.apply(p[now]), y[now]))
     return float(np.concatenate(losses).mean())
 
 
-def _fit(kind: str, p: FloatArray, y: FloatArray) -> Calibrator:
+def _fit(kind: str, p: FloatArray, y: FloatArray, independent: float) -> Calibrator:
+    """Fit one map; ``independent`` is the share of rows whose labels do not overlap."""
     if kind == "identity":
         return Calibrator(kind)
     if kind == "isotonic":
@@ -134,11 +148,16 @@ def _fit(kind: str, p: FloatArray, y: FloatArray) -> Calibrator:
     design = _design(kind, np.clip(p, CLIP, 1 - CLIP))
     slopes = {"temperature": 1, "platt": 1, "beta": 2}[kind]
     offsets = design.shape[1] - slopes
-    start = np.array([1.0] * slopes + [0.0] * offsets)
+    prior = np.array([1.0] * slopes + [0.0] * offsets)
+    spread = np.array([SLOPE_SPREAD] * slopes + [INTERCEPT_SPREAD] * offsets)
+    rows = independent * len(p)
+
+    def objective(w: FloatArray) -> float:
+        likelihood = rows * float(_log_loss(_sigmoid(design @ w), y).mean())
+        return likelihood + 0.5 * float((((w - prior) / spread) ** 2).sum())
+
     bounds = [(0.0, None)] * slopes + [(None, None)] * offsets
-    found = minimize(
-        lambda w: float(_log_loss(_sigmoid(design @ w), y).mean()), start, bounds=bounds
-    )
+    found = minimize(objective, prior, bounds=bounds)
     return Calibrator(kind, tuple(float(w) for w in found.x))
 
 

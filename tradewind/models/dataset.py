@@ -185,7 +185,7 @@ def samples_from_frames(
     order = np.lexsort((symbol_code, joined["ts"].to_numpy()))
     joined, symbol_code = joined[order], symbol_code[order]
     return Samples(
-        ts=joined["ts"].to_numpy(),
+        ts=joined["ts"].to_numpy(writable=True),
         symbol=symbol_code,
         symbols=tuple(frames),
         wide=np.ascontiguousarray(joined.select(WIDE).to_numpy()),
@@ -199,9 +199,9 @@ def samples_from_frames(
             end=np.concatenate([end for _, end in parts])[order],
             width=width,
         ),
-        y_up=joined["y_up"].to_numpy(),
-        fwd_ret=joined["fwd_ret"].to_numpy(),
-        scale=joined["scale"].to_numpy(),
+        y_up=joined["y_up"].to_numpy(writable=True),
+        fwd_ret=joined["fwd_ret"].to_numpy(writable=True),
+        scale=joined["scale"].to_numpy(writable=True),
     )
 
 

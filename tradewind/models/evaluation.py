@@ -82,7 +82,7 @@ def calibrate_candidate(
     seeds = row_seeds(f"calibration {forecaster.family} {key}", calib)
     raw = forecaster.sample(calib, n_samples=settings.serving.n_samples, seeds=seeds)
     p_raw = raw.p.mean(axis=0)
-    choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts)
+    choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts, horizon=settings.training.horizon)
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
     base_loss = m.log_loss(np.full(len(calib), base_rate), calib.y_up)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tradewind.files import atomic_path
 from tradewind.models import metrics as m
@@ -113,7 +113,7 @@ def _risk_coverage(axes: Axes, report: EvaluationReport) -> None:
 def _equity(axes: Axes, report: EvaluationReport) -> None:
     trading = report.out_of_sample_trading or report.trading
     what = "walk-forward" if report.out_of_sample_trading else "test"
-    days = [datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in trading.day.tolist()]
+    days = _dates(trading.day.tolist())
     peak = np.maximum.accumulate(np.maximum(trading.equity, 1))
     axes.plot(days, (trading.equity - 1) * 100, color=MODEL_COLOUR, label="model, net of costs")
     axes.fill_between(
@@ -144,7 +144,7 @@ def _importance(axes: Axes, report: EvaluationReport) -> None:
 
 def _folds(axes: Axes, report: EvaluationReport) -> None:
     folds: list[dict[str, Any]] = report.figures["wf_folds"]
-    days = [datetime.fromtimestamp(fold["start_ms"] / 1000, tz=UTC) for fold in folds]
+    days = _dates([fold["start_ms"] for fold in folds])
     axes.plot(days, [fold["auc"] for fold in folds], "o-", color=MODEL_COLOUR, label="AUC")
     axes.plot(
         days, [fold["accuracy"] for fold in folds], "s-", color=OTHER_COLOUR, label="accuracy"
@@ -157,3 +157,7 @@ def _folds(axes: Axes, report: EvaluationReport) -> None:
     )
     axes.tick_params(axis="x", rotation=30)
     axes.legend()
+
+
+def _dates(epoch_ms: list[int]) -> NDArray[np.datetime64]:
+    return np.array(epoch_ms, dtype="datetime64[ms]")

@@ -158,7 +158,9 @@ def _run_fold(
     passes = settings.serving.n_samples
     identity = f"fold {number} {family} {seed}"
     raw_calib = forecaster.sample(calib, n_samples=passes, seeds=row_seeds(identity, calib))
-    calibrator = fit_calibrator(raw_calib.p.mean(axis=0), calib.y_up, ts=calib.ts).calibrator
+    calibrator = fit_calibrator(
+        raw_calib.p.mean(axis=0), calib.y_up, ts=calib.ts, horizon=settings.training.horizon
+    ).calibrator
     raw = forecaster.sample(test, n_samples=passes, seeds=row_seeds(identity, test))
     p_raw = raw.p.mean(axis=0)
     return OutOfSample(

@@ -1,0 +1,271 @@
+"""Predictions from real small bundles: votes, rules, refusals, and the same answer twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.predictor import Predictor
+from serving.questions import Ask, Kind, Problem, Question, check_samples, parse_window
+from serving.runtime import Runtime
+from serving.signals import signal_of
+from tests.support.serving import NOW_MS, STEP_MS, World, reseeded
+from tradewind.contracts import Action, Prediction, Signal, decision_id
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.features.definitions import DEEP
+from tradewind.ledger import set_replay_clock
+from tradewind.models.bundle import ModelBundle
+from tradewind.settings import ServingSettings
+
+Bundles = dict[str, ModelBundle]
+LIGHTGBM = Question(Kind.LIGHTGBM, 20)
+DEEP_Q = Question(Kind.DEEP, 20)
+ENSEMBLE = Question(Kind.ENSEMBLE, 20)
+
+
+@pytest.fixture(scope="module")
+def served(make_world: Callable[..., World], bundles: Bundles) -> Runtime:
+    """Serve lightgbm for BTC, the pooled transformer for all, and a challenger of it."""
+    world = make_world()
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(bundles["deep"]))
+    world.point(world.register(bundles["deep2"]), "challenger")
+    runtime = Runtime(world.settings, CollectorRegistry())
+    runtime.table.refresh()
+    return runtime
+
+
+@pytest.fixture
+def predictor(served: Runtime) -> Predictor:
+    set_replay_clock(served.ledger, NOW_MS)
+    return served.predictor
+
+
+def at(served: Runtime, ms: int) -> None:
+    """Move market time, past the clock's own cache."""
+    served.clock.set(ms)  # type: ignore[attr-defined]
+
+
+def problem(predictor: Predictor, question: Question, symbol: str) -> TradewindError:
+    answer = predictor.ask(question, [Ask(symbol)])[0]
+    assert isinstance(answer, Problem)
+    return answer.error
+
+
+def test_a_prediction_says_what_it_rests_on(predictor: Predictor, served: Runtime) -> None:
+    found = predictor.ask_one(LIGHTGBM, Ask("BTCUSDT"))
+    row = served.view.latest("BTCUSDT")
+    assert found.model_type == "lightgbm"
+    assert found.model_version == "tradewind.lightgbm.BTCUSDT/1"
+    assert found.bar_ts == row.bar_ts == NOW_MS - STEP_MS
+    assert found.features_fingerprint == row.fingerprint
+    assert found.confidence == pytest.approx(2 * abs(found.p_up - 0.5))
+    assert found.uncertainty == pytest.approx(np.hypot(found.epistemic, found.aleatoric))
+    assert found.decision_id == decision_id("tradewind", "BTCUSDT", "15m", row.bar_ts)
+    assert (found.served_by, found.gates, found.stale) == ("champion", "passed", False)
+    assert found.mc_samples is None
+
+
+def test_the_caller_s_decision_id_is_kept(predictor: Predictor) -> None:
+    assert predictor.ask_one(LIGHTGBM, Ask("BTCUSDT", "mine")).decision_id == "mine"
+
+
+def test_the_deep_model_reports_its_passes(predictor: Predictor) -> None:
+    found = predictor.ask_one(Question(Kind.DEEP, 7), Ask("ETHUSDT"))
+    assert (found.model_type, found.mc_samples) == ("deep_transformer", 7)
+    assert found.epistemic > 0
+
+
+def test_the_same_question_has_the_same_answer_in_any_batch(predictor: Predictor) -> None:
+    alone = predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
+    both = predictor.ask(DEEP_Q, [Ask("ETHUSDT"), Ask("BTCUSDT")])[1]
+    assert isinstance(both, Prediction)
+    for name in ("p_up", "mu", "uncertainty", "epistemic", "epistemic_p"):
+        assert getattr(both, name) == pytest.approx(getattr(alone, name), abs=1e-6)
+
+
+def test_a_seed_of_the_caller_gives_other_passes(predictor: Predictor) -> None:
+    usual = predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
+    seeded = [predictor.ask_one(DEEP_Q, Ask("BTCUSDT", seed=3)) for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    assert seeded[0].p_up != usual.p_up
+
+
+def test_the_challenger_answers_and_says_so(predictor: Predictor) -> None:
+    shadow = predictor.ask_one(Question(Kind.DEEP, 20, alias="challenger"), Ask("BTCUSDT"))
+    assert shadow.served_by == "challenger"
+    assert shadow.model_version == "tradewind.transformer.POOLED/2"
+
+
+def test_the_ensemble_names_its_members(predictor: Predictor) -> None:
+    found = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert [vote.family for vote in found.votes] == ["lightgbm", "transformer"]
+    assert sum(vote.weight for vote in found.votes) == pytest.approx(1)
+    assert found.missing_members == ()
+    assert found.model_version.startswith("ensemble-")
+    assert found.mc_samples == 20
+
+
+def test_an_ensemble_of_one_says_so(predictor: Predictor) -> None:
+    found = predictor.ask_one(ENSEMBLE, Ask("ETHUSDT"))
+    alone = predictor.ask_one(DEEP_Q, Ask("ETHUSDT"))
+    assert found.missing_members == ("lightgbm",)
+    assert found.consensus == "single"
+    assert found.p_up == pytest.approx(alone.p_up)
+    assert found.epistemic_p == pytest.approx(alone.epistemic_p), "not zero: one has no spread"
+
+
+def test_a_disabled_member_is_left_out(predictor: Predictor, served: Runtime) -> None:
+    served.ledger.set_member_state("lightgbm", "BTCUSDT", enabled=False, why="flips")
+    served.table.refresh()
+    found = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    served.ledger.set_member_state("lightgbm", "BTCUSDT", enabled=True, why="well again")
+    served.table.refresh()
+    assert found.missing_members == ("lightgbm",)
+    assert len(predictor.ask_one(ENSEMBLE, Ask("BTCUSDT")).votes) == 2
+
+
+def test_members_without_skill_do_not_speak(
+    make_world: Callable[..., World], bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    world = make_world()
+    world.point(world.register(reseeded(bundles["btc"], skill=0.0)))
+    world.point(world.register(reseeded(bundles["deep"], skill=0.0)))
+    runtime = make_runtime(world)
+    runtime.table.refresh()
+    found = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert {vote.weight for vote in found.votes} == {0.0}
+    assert found.signal is Signal.HOLD
+    assert found.consensus == "none"
+
+
+def test_an_unknown_symbol_names_the_known_ones(predictor: Predictor) -> None:
+    error = problem(predictor, ENSEMBLE, "DOGEUSDT")
+    assert error.code is ErrorCode.UNKNOWN_SYMBOL
+    assert "BTCUSDT, ETHUSDT" in error.hint
+
+
+def test_no_champion_names_the_job(predictor: Predictor) -> None:
+    error = problem(predictor, LIGHTGBM, "ETHUSDT")
+    assert error.code is ErrorCode.NO_CHAMPION
+    assert "retrain" in error.hint
+
+
+def test_no_challenger_has_a_hint(predictor: Predictor) -> None:
+    question = Question(Kind.LIGHTGBM, 20, alias="challenger")
+    error = problem(predictor, question, "BTCUSDT")
+    assert error.code is ErrorCode.NO_CHALLENGER
+    assert "shadow=1" in error.hint
+
+
+def test_too_few_bars_says_how_many_are_missing(predictor: Predictor) -> None:
+    error = problem(predictor, DEEP_Q, "XRPUSDT")
+    assert error.code is ErrorCode.NOT_ENOUGH_BARS
+    assert "266 more" in error.detail
+    assert "ingest" in error.hint
+
+
+def test_late_features_are_refused_unless_allowed(predictor: Predictor, served: Runtime) -> None:
+    at(served, NOW_MS + 4 * STEP_MS)
+    error = problem(predictor, LIGHTGBM, "BTCUSDT")
+    allowed = predictor.ask_one(Question(Kind.LIGHTGBM, 20, allow_stale=True), Ask("BTCUSDT"))
+    at(served, NOW_MS)
+    assert error.code is ErrorCode.STALE_FEATURES
+    assert "2700 s late" in error.detail
+    assert allowed.stale
+    assert allowed.staleness_s == 2700
+
+
+def test_one_symbol_s_problem_is_not_another_s(predictor: Predictor) -> None:
+    answers = predictor.ask(ENSEMBLE, [Ask(s) for s in ("DOGEUSDT", "BTCUSDT", "XRPUSDT")])
+    assert [type(answer) for answer in answers] == [Problem, Prediction, Problem]
+
+
+def test_a_caller_s_window_is_what_the_model_sees(predictor: Predictor, served: Runtime) -> None:
+    own = served.view.latest("BTCUSDT").deep
+    same = predictor.ask_one(DEEP_Q, Ask("BTCUSDT", window=own))
+    other = predictor.ask_one(DEEP_Q, Ask("BTCUSDT", window=own[::-1].copy()))
+    usual = predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
+    assert same.p_up == pytest.approx(usual.p_up, abs=1e-6)
+    assert other.p_up != pytest.approx(usual.p_up, abs=1e-6)
+    assert other.features_fingerprint.startswith("window-")
+
+
+def test_answers_are_logged_with_their_role_and_windows_are_not(
+    predictor: Predictor, served: Runtime
+) -> None:
+    served.log.flush()
+    seen = len(served.ledger.predictions())
+    predictor.ask(ENSEMBLE, [Ask("BTCUSDT"), Ask("DOGEUSDT")])
+    predictor.ask(Question(Kind.DEEP, 20, alias="challenger"), [Ask("BTCUSDT")])
+    predictor.ask(DEEP_Q, [Ask("BTCUSDT", window=served.view.latest("BTCUSDT").deep)])
+    served.log.flush()
+    rows = served.ledger.predictions()[seen:]
+    assert rows["role"].to_list() == ["champion", "shadow"]
+    assert rows["model_type"].to_list() == ["ensemble", "deep_transformer"]
+    assert (rows["latency_ms"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("p_up", "epistemic_p", "expected"),
+    [
+        (0.55, 0.0, Signal.ENTRY_LONG),
+        (0.5499, 0.0, Signal.HOLD),
+        (0.45, 0.0, Signal.ENTRY_SHORT),
+        (0.4501, 0.0, Signal.HOLD),
+        (0.9, 0.05, Signal.ENTRY_LONG),
+        (0.9, 0.0501, Signal.HOLD),
+        (0.1, 0.0501, Signal.HOLD),
+    ],
+)
+def test_the_signal_rule(p_up: float, epistemic_p: float, expected: Signal) -> None:
+    assert signal_of(p_up, epistemic_p, ServingSettings()) is expected
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 1001])
+def test_passes_outside_the_range_are_refused(n_samples: int) -> None:
+    with pytest.raises(TradewindError, match=rf"n_samples = {n_samples} is outside 1..1000"):
+        check_samples(n_samples, 1000)
+
+
+def good_window() -> list[list[float]]:
+    return np.zeros((16, len(DEEP))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        (good_window()[:-1], "window is 15 × 10, not 16 × 10"),
+        ([row[:-1] for row in good_window()], "window is 16 × 9"),
+        ([good_window()[0][:3], *good_window()[1:]], "ragged"),
+        ([], "window is 0 × 0"),
+    ],
+)
+def test_a_window_of_another_shape_is_refused(window: list[list[float]], said: str) -> None:
+    with pytest.raises(TradewindError) as caught:
+        parse_window(window, 16, len(DEEP))
+    assert caught.value.code is ErrorCode.BAD_INPUT
+    assert said in caught.value.detail
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e39])
+def test_a_window_that_is_not_finite_is_refused(bad: float) -> None:
+    window = good_window()
+    window[3][4] = bad
+    with pytest.raises(TradewindError, match=r"window\[3\]\[4\]"):
+        parse_window(window, 16, len(DEEP))
+
+
+def test_votes_follow_the_members_probabilities(predictor: Predictor) -> None:
+    found = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    for vote in found.votes:
+        expected = signal_of(vote.p_up, 0.0, ServingSettings())
+        actions = {
+            Signal.ENTRY_LONG: Action.BUY,
+            Signal.ENTRY_SHORT: Action.SELL,
+            Signal.HOLD: Action.HOLD,
+        }
+        assert vote.action is actions[expected]
