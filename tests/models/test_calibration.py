@@ -1,0 +1,80 @@
+"""Calibration maps: they repair what is wrong, never reverse, and survive JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.models import metrics as m
+from tradewind.models.calibration import KINDS, Calibrator, _fit, fit_calibrator
+
+
+def _overconfident(n: int, slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Raw p whose logit is too steep: the truth is ``slope`` times as far from one half."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0, 1.5, n)
+    raw = 1 / (1 + np.exp(-logit))
+    y = (rng.random(n) < 1 / (1 + np.exp(-slope * logit))).astype(float)
+    return raw, y
+
+
+def test_an_over_confident_forecast_is_repaired_out_of_sample() -> None:
+    raw, y = _overconfident(20_000, slope=0.4)
+    choice = fit_calibrator(raw[:10_000], y[:10_000], ts=np.arange(10_000), horizon=1)
+    before = m.ece(raw[10_000:], y[10_000:])
+    after = m.ece(choice.calibrator.apply(raw[10_000:]), y[10_000:])
+    assert before > 0.1
+    assert after < 0.02
+    assert choice.scores[choice.kind] == min(choice.scores.values())
+    assert set(choice.scores) == set(KINDS)
+
+
+def test_overlapping_labels_hold_the_map_closer_to_the_raw_probability() -> None:
+    raw, y = _overconfident(2_000, slope=0.0)
+    free = _fit("temperature", raw, y, 1.0).x[0]
+    held = _fit("temperature", raw, y, 1 / 160).x[0]
+    assert free < 0.1
+    assert free < held < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_map_is_monotone_and_survives_json(kind: str) -> None:
+    raw, y = _overconfident(3_000, slope=0.7)
+    fitted = _fit(kind, raw, y, 1.0)
+    grid = np.linspace(0.001, 0.999, 500)
+    out = fitted.apply(grid)
+    assert np.all(np.diff(out) >= -1e-12)
+    assert np.all((out > 0) & (out < 1))
+    again = Calibrator.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert np.array_equal(again.apply(grid), out)
+
+
+@given(p=st.floats(0, 1), a=st.floats(0, 3), b=st.floats(-1, 1))
+def test_output_is_always_a_probability(p: float, a: float, b: float) -> None:
+    out = Calibrator("platt", (a, b)).apply(np.array([p]))
+    assert 0 < out[0] < 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "magic", "x": [], "y": []},
+        {"kind": "isotonic", "x": [0.2, 0.1], "y": [0.1, 0.2]},
+        {"kind": "isotonic", "x": [0.1, 0.2], "y": [0.2, 0.1]},
+    ],
+)
+def test_a_tampered_map_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(TradewindError) as caught:
+        Calibrator.from_json(values)
+    assert caught.value.code is ErrorCode.MODEL_UNUSABLE
+
+
+def test_too_few_rows_or_one_class_are_refused() -> None:
+    for y in (np.ones(500), np.array([0.0, 1.0] * 20)):
+        with pytest.raises(TradewindError, match="not_enough_bars"):
+            fit_calibrator(np.full(len(y), 0.5), y, ts=np.arange(len(y)), horizon=1)

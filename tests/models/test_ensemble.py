@@ -1,0 +1,134 @@
+"""The vote's golden cases and its invariants; the pooled probability."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradewind.contracts import Action
+from tradewind.errors import TradewindError
+from tradewind.models.ensemble import (
+    Ballot,
+    Member,
+    combine,
+    combine_members,
+    ensemble_version,
+    member_action,
+    vote_confidence,
+)
+
+BUY, SELL, HOLD = Action.BUY, Action.SELL, Action.HOLD
+MEMBER = Member("lightgbm", "v/1", 0.6, 0.001, 0.001, 0.004, 0.01, 0.2, 0.8, 0.01)
+
+
+def _votes(*parts: tuple[Action, float]) -> list[Ballot]:
+    return [Ballot(action, sure, 1.0) for action, sure in parts]
+
+
+def test_three_of_four_agree() -> None:
+    found = combine(_votes((BUY, 0.85), (BUY, 0.78), (HOLD, 0.55), (BUY, 0.62)))
+    assert (found.action, found.consensus) == (BUY, "strong")
+    assert 0.62 <= found.confidence <= 0.85
+
+
+def test_a_plurality_is_medium() -> None:
+    found = combine(_votes((BUY, 0.75), (SELL, 0.65), (BUY, 0.55), (HOLD, 0.80)))
+    assert (found.action, found.consensus) == (BUY, "medium")
+    assert 0.55 <= found.confidence <= 0.75
+
+
+@pytest.mark.parametrize(
+    "votes",
+    [
+        [(BUY, 0.7), (BUY, 0.7), (SELL, 0.7), (SELL, 0.7)],
+        [(BUY, 0.9), (SELL, 0.7), (HOLD, 0.6)],
+        [(BUY, 0.9), (SELL, 0.88)],
+        [(HOLD, 0.9), (HOLD, 0.8), (BUY, 0.6)],
+    ],
+)
+def test_a_tie_or_no_repeated_action_is_hold(votes: list[tuple[Action, float]]) -> None:
+    assert combine(_votes(*votes)).action is HOLD
+
+
+def test_buy_tied_with_hold_is_medium() -> None:
+    found = combine(_votes((BUY, 0.7), (BUY, 0.6), (HOLD, 0.9), (HOLD, 0.9)))
+    assert (found.action, found.consensus) == (BUY, "medium")
+
+
+def test_members_without_weight_do_not_count() -> None:
+    assert combine([Ballot(BUY, 0.9, 0.0), Ballot(SELL, 0.9, 0.0)]).action is HOLD
+    found = combine([Ballot(BUY, 0.9, 0.0), Ballot(SELL, 0.6, 1.0)])
+    assert (found.action, found.consensus) == (SELL, "single")
+
+
+ballots = st.lists(
+    st.builds(
+        Ballot,
+        action=st.sampled_from(list(Action)),
+        confidence=st.floats(0.01, 1),
+        weight=st.floats(0, 5),
+    ),
+    max_size=7,
+)
+
+
+@given(ballots)
+def test_the_vote_mirrors(votes: list[Ballot]) -> None:
+    flip = {BUY: SELL, SELL: BUY, HOLD: HOLD}
+    mirrored = combine([replace(vote, action=flip[vote.action]) for vote in votes])
+    found = combine(votes)
+    assert mirrored.action is flip[found.action]
+    assert 0 <= found.confidence <= 1
+
+
+@given(ballots)
+def test_the_winner_was_voted_for_and_order_is_irrelevant(votes: list[Ballot]) -> None:
+    found = combine(votes)
+    if found.action is not HOLD:
+        assert any(vote.action is found.action and vote.weight > 0 for vote in votes)
+    assert combine(votes[::-1]).action is found.action
+
+
+def test_pooling_uses_skill_and_shows_every_member() -> None:
+    weak = replace(MEMBER, family="transformer", version="v/2", p_up=0.5, skill=0.0)
+    found = combine_members([MEMBER, weak], threshold=0.55, missing=["xgboost"])
+    assert found.p_up == pytest.approx(0.6)
+    assert [vote.weight for vote in found.votes] == [1.0, 0.0]
+    assert found.missing == ("xgboost",)
+    assert found.epistemic_p == 0
+    assert found.action is BUY
+
+
+def test_without_any_skill_the_ensemble_abstains() -> None:
+    members = [replace(MEMBER, skill=0.0), replace(MEMBER, version="v/2", p_up=0.7, skill=0.0)]
+    found = combine_members(members, threshold=0.55)
+    assert found.p_up == pytest.approx(0.65)
+    assert (found.action, found.consensus) == (HOLD, "none")
+
+
+def test_disagreement_is_epistemic() -> None:
+    other = replace(MEMBER, version="v/2", p_up=0.4, mu=-0.001)
+    found = combine_members([MEMBER, other], threshold=0.55)
+    assert found.epistemic_p == pytest.approx(0.1)
+    assert found.epistemic > MEMBER.epistemic
+    assert found.uncertainty >= found.epistemic
+
+
+def test_version_names_members_and_skills_whatever_their_order() -> None:
+    other = replace(MEMBER, version="v/2")
+    assert ensemble_version([MEMBER, other]) == ensemble_version([other, MEMBER])
+    assert ensemble_version([MEMBER]) != ensemble_version([replace(MEMBER, skill=0.02)])
+
+
+def test_votes_of_a_probability() -> None:
+    assert [member_action(p, 0.55) for p in (0.55, 0.5, 0.45, 0.44)] == [BUY, HOLD, SELL, SELL]
+    assert vote_confidence(0.6234, BUY) == pytest.approx(0.2468)
+    assert vote_confidence(0.6, HOLD) == pytest.approx(0.8)
+
+
+def test_no_member_is_an_error_that_names_the_missing() -> None:
+    with pytest.raises(TradewindError, match="transformer"):
+        combine_members([], threshold=0.55, missing=["transformer"])

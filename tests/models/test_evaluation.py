@@ -1,0 +1,168 @@
+"""Evaluation and gates: honest on noise, awake to a signal, strict about the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.samples import planted_samples, shuffled
+from tradewind.contracts import POOLED
+from tradewind.models.base import Samples
+from tradewind.models.bundle import BundleMeta, ModelBundle
+from tradewind.models.dataset import TrainingSet
+from tradewind.models.evaluation import EvaluationReport, calibrate_candidate, evaluate
+from tradewind.models.gates import GATE_NAMES, Gate, GateReport, check_gates
+from tradewind.models.pictures import save_pictures
+from tradewind.models.training import fit_candidate
+from tradewind.models.walk_forward import run_walk_forward
+from tradewind.settings import Settings
+
+ROWS = 3_000  # per symbol: 31 days of 15-minute bars
+
+
+@pytest.fixture
+def small(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings(
+        training={"horizon": 4, "bag": 2, "fold_days": 4, "walk_forward_folds": 3, "seed": 3},
+        calibration={"min_gate_rows": 1000},
+    )
+
+
+def _training_set(samples: Samples) -> TrainingSet:
+    names = ("ret_1", *samples.wide_names[1:])
+    return TrainingSet(
+        samples=replace(samples, wide_names=names),
+        feature_version="test",
+        data_fingerprint="test",
+        start_ms=int(samples.ts[0]),
+        end_ms=int(samples.ts[-1]),
+        timeframe="15m",
+        horizon=4,
+    )
+
+
+def _bundle(settings: Settings, data: TrainingSet, work: Path) -> ModelBundle:
+    fit = fit_candidate(settings, data, "lightgbm", POOLED, workdir=work)
+    found = calibrate_candidate(settings, data, fit.forecaster, POOLED)
+    meta = BundleMeta(
+        family="lightgbm",
+        key=POOLED,
+        symbols=data.samples.symbols,
+        timeframe="15m",
+        horizon=4,
+        window=data.samples.deep.width,
+        feature_version="test",
+        wide_names=data.samples.wide_names,
+        data_fingerprint="test",
+        train_start_ms=fit.boundaries["train"][0],
+        train_end_ms=fit.boundaries["train"][1],
+        data_end_ms=data.end_ms,
+        seed=fit.seed,
+        epochs=1,
+        created_ms=0,
+        skill=found.skill,
+        base_rate=found.base_rate,
+        gates="pending",
+    )
+    return ModelBundle(meta, fit.forecaster, found.choice.calibrator, found.reference)
+
+
+def _report(settings: Settings, samples: Samples, work: Path) -> EvaluationReport:
+    data = _training_set(samples)
+    rows = run_walk_forward(settings, data, "lightgbm", POOLED, workdir=work)
+    return evaluate(settings, data, _bundle(settings, data, work), POOLED, rows)
+
+
+def test_shuffled_labels_give_a_coin_flip_and_fail_the_skill_gate(
+    small: Settings, tmp_path: Path
+) -> None:
+    samples = shuffled(planted_samples(ROWS, strength=1.0), seed=11)
+    report = _report(small, samples, tmp_path)
+    assert report.figures["auc_low"] < 0.5 < report.figures["auc_high"]
+    assert abs(report.figures["wf_auc"] - 0.5) < 0.04
+    assert report.figures["log_loss_minus_base_rate_high"] > 0
+    skill = check_gates(small, report, None).gates[0]
+    assert (skill.name, skill.passed) == ("skill", False)
+
+
+def test_a_planted_signal_is_found_with_its_baselines_and_pictures(
+    small: Settings, tmp_path: Path
+) -> None:
+    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
+    figures = report.figures
+    assert figures["auc_low"] > 0.65
+    assert figures["log_loss"] < figures["base_rate_log_loss"]
+    assert figures["log_loss_minus_base_rate_high"] < 0
+    assert figures["logistic_auc"] > 0.65
+    assert figures["base_rate_auc"] == 0.5
+    assert set(figures["per_symbol"]) == set(report.test.symbols)
+    assert len(figures["error_by_uncertainty_decile"]) == 10
+    json.dumps(report.to_json(), allow_nan=False)
+    skill = check_gates(small, report, None).gates[0]
+    assert skill.passed
+    pictures = save_pictures(report, tmp_path / "pictures")
+    assert {path.stem for path in pictures} >= {"reliability", "roc", "equity", "folds"}
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures)
+
+
+def test_walk_forward_never_trains_on_what_it_predicts_and_is_stored(
+    small: Settings, tmp_path: Path
+) -> None:
+    data = _training_set(planted_samples(ROWS))
+    seen: list[int] = []
+    first = run_walk_forward(
+        small, data, "lightgbm", POOLED, workdir=tmp_path, on_fold=lambda n, _: seen.append(n)
+    )
+    assert seen == [1, 2, 3]
+    assert len(np.unique(first.fold)) == 3
+    assert all(
+        first.ts[first.fold == k].max() < first.ts[first.fold == k + 1].min() for k in (0, 1)
+    )
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "folds").glob("*.npz")}
+    assert len(stored) == 3
+    again = run_walk_forward(small, data, "lightgbm", POOLED, workdir=tmp_path)
+    assert np.array_equal(first.p_up, again.p_up)
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+
+
+def test_gates_refuse_too_few_rows_a_worse_candidate_and_nan(
+    small: Settings, tmp_path: Path
+) -> None:
+    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
+    strict = small.model_copy(
+        update={"calibration": small.calibration.model_copy(update={"min_gate_rows": 10**6})}
+    )
+    few = {gate.name: gate for gate in check_gates(strict, report, None).gates}
+    assert not few["ece"].passed
+    assert "1000000" in few["ece"].text
+    oracle = np.where(report.test.y_up == 1, 0.95, 0.05)
+    worse = {gate.name: gate for gate in check_gates(small, report, oracle).gates}
+    assert not worse["champion"].passed
+    equal = {gate.name: gate for gate in check_gates(small, report, report.forecast.p_up).gates}
+    assert equal["champion"].passed
+    broken = replace(report, forecast=replace(report.forecast, mu=report.forecast.mu * np.nan))
+    finite = check_gates(small, broken, None).gates[-1]
+    assert (finite.name, finite.passed) == ("finite", False)
+
+
+def test_an_over_confident_candidate_fails_the_ece_gate(small: Settings, tmp_path: Path) -> None:
+    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
+    rows = report.out_of_sample
+    assert rows is not None
+    loud = replace(report, out_of_sample=replace(rows, p_up=np.where(rows.p_up > 0.5, 0.99, 0.01)))
+    ece = check_gates(small, loud, None).gates[1]
+    assert ece.value is not None
+    assert not ece.passed
+    assert ece.value > 0.05
+
+
+def test_a_report_passes_only_if_every_gate_does() -> None:
+    good = Gate("a", True, 1.0, 0.0, "fine")
+    report = GateReport((good,)).with_gate(Gate("b", False, None, None, "it broke"))
+    assert (report.passed, report.reasons) == (False, ["it broke"])
+    assert len(GATE_NAMES) == len(set(GATE_NAMES)) == 7
