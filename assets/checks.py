@@ -13,6 +13,7 @@ from dagster import (
     AssetCheckSeverity,
     AssetCheckSpec,
     AssetKey,
+    OpExecutionContext,
     PartitionsDefinition,
     PreviewWarning,
     multi_asset_check,
@@ -51,9 +52,7 @@ def check_specs(
         # Partitioned checks are a preview; without them a check shows one symbol's result only.
         warnings.simplefilter("ignore", PreviewWarning)
         return [
-            AssetCheckSpec(
-                name, asset=asset, blocking=name in blocking, partitions_def=partitions
-            )
+            AssetCheckSpec(name, asset=asset, blocking=name in blocking, partitions_def=partitions)
             for name in names
         ]
 
@@ -151,6 +150,15 @@ def feature_checks(
             passed=verdict.passed,
             metadata=figures({"symbol": symbol, **verdict.figures}),
         )
+
+
+def report_check(context: OpExecutionContext, evaluation: AssetCheckEvaluation) -> None:
+    """Show a check's result on the asset graph from an op that is no asset.
+
+    Dagster stores such an event like any other; only the annotation of `log_event` is
+    narrower than what it takes.
+    """
+    context.log_event(evaluation)  # type: ignore[arg-type]
 
 
 def _gate_figures(gate: dict[str, Any]) -> dict[str, Any]:

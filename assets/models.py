@@ -33,12 +33,6 @@ OWNERS = ["team:quant"]
 
 def family_assets(family: str) -> list[AssetsDefinition]:
     """Return the chain of assets of one family."""
-    common: dict[str, Any] = {
-        "partitions_def": units_partition,
-        "group_name": family,
-        "owners": OWNERS,
-        "code_version": "1",
-    }
     evaluation_key = family_key(family, "evaluation")
 
     @asset(
@@ -46,7 +40,10 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         deps=[FEATURES],
         kinds={"polars"},
         description="Labelled, warm rows with their deep windows.",
-        **common,
+        partitions_def=units_partition,
+        group_name=family,
+        owners=OWNERS,
+        code_version="1",
     )
     def training_set(
         context: AssetExecutionContext, platform: Platform, config: RetrainConfig
@@ -71,7 +68,10 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         kinds={family if family == "lightgbm" else "pytorch", "mlflow"},
         pool="training",
         description="Fitted weights; a killed fit continues from its checkpoint.",
-        **common,
+        partitions_def=units_partition,
+        group_name=family,
+        owners=OWNERS,
+        code_version="1",
     )
     def model(context: AssetExecutionContext, platform: Platform, unit: Task) -> Output[Task]:
         task = UnitTask(**unit)
@@ -89,7 +89,10 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         pool="training",
         check_specs=check_specs(GATE_NAMES, evaluation_key, units_partition, blocking=GATE_NAMES),
         description="Calibrated, evaluated out of sample, gated and registered version.",
-        **common,
+        partitions_def=units_partition,
+        group_name=family,
+        owners=OWNERS,
+        code_version="1",
     )
     def evaluation(
         context: AssetExecutionContext, platform: Platform, unit: Task
@@ -115,7 +118,10 @@ def family_assets(family: str) -> list[AssetsDefinition]:
             ("psi",), family_key(family, "drift"), units_partition, blocking=()
         ),
         description="PSI of features and prediction: recent bars against the calibration slice.",
-        **common,
+        partitions_def=units_partition,
+        group_name=family,
+        owners=OWNERS,
+        code_version="1",
     )
     def drift(
         context: AssetExecutionContext, platform: Platform, judged: Task
@@ -132,7 +138,10 @@ def family_assets(family: str) -> list[AssetsDefinition]:
             AutomationCondition.eager() & AutomationCondition.all_deps_blocking_checks_passed()
         ).with_label("follow_passed_gates"),
         description="The alias that the version has earned, moved and recorded.",
-        **common,
+        partitions_def=units_partition,
+        group_name=family,
+        owners=OWNERS,
+        code_version="1",
     )
     def promotion(
         context: AssetExecutionContext, platform: Platform, judged: Task

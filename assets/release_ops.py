@@ -15,6 +15,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from assets.checks import report_check
 from assets.config import UnitsConfig
 from assets.keys import family_key
 from assets.metadata import figures
@@ -70,7 +71,8 @@ def measure_drift(
     for unit in plan_units(settings, config.symbols, config.families):
         found = live.drift_of_champion(settings, clock, unit)
         shown[unit.name] = found.figures
-        context.log_event(
+        report_check(
+            context,
             AssetCheckEvaluation(
                 asset_key=family_key(unit.family, "drift"),
                 check_name="psi",
@@ -78,7 +80,7 @@ def measure_drift(
                 severity=AssetCheckSeverity.WARN,
                 partition=unit.key,
                 metadata=figures({"version": found.version, **found.figures}),
-            )
+            ),
         )
     return shown
 

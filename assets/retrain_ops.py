@@ -16,7 +16,7 @@ from dagster import (
 )
 
 from assets import metadata, steps
-from assets.checks import drift_evaluation, gate_evaluations
+from assets.checks import drift_evaluation, gate_evaluations, report_check
 from assets.config import RetrainConfig
 from assets.keys import family_key
 from assets.platform import Platform
@@ -95,7 +95,7 @@ def evaluate_unit(
         )
     )
     for evaluation in gate_evaluations(task, judged):
-        context.log_event(evaluation)
+        report_check(context, evaluation)
     return {"task": unit, "judged": judged.to_dict()}
 
 
@@ -105,7 +105,7 @@ def drift_unit(context: OpExecutionContext, platform: Platform, judged: Task) ->
     task = UnitTask(**judged["task"])
     drift = steps.measure_drift(platform.settings, task)
     context.log_event(_materialised(task, "drift", drift.figures))
-    context.log_event(drift_evaluation(task, drift))
+    report_check(context, drift_evaluation(task, drift))
     return judged
 
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from assets.units import Unit
 from tradewind.settings import Settings
 
-
 DECIDING = {
     "market",
     "features",

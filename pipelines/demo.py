@@ -61,10 +61,10 @@ def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
         stages.console.print(f"[cyan]continuing the demo in {settings.home}[/]")
         return Stretch(**json.loads(plan_file.read_text(encoding="utf-8"))["stretch"])
     from pipelines.definitions import defs
-    from pipelines.launch import open_instance
+    from pipelines.launch import QUIET, open_instance
     from tradewind.ledger import open_ledger
     from tradewind.ledger.clock import set_replay_clock
-    from tradewind.market.ingest import active_set, store_for
+    from tradewind.market.active import active_set, store_for
 
     with stages.stage("ingest", "bars and features, one Dagster run a symbol"):
         with open_ledger(settings) as ledger:
@@ -76,15 +76,15 @@ def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
             task = bar.add_task("ingest", total=len(symbols), note="")
             for symbol in symbols:
                 bar.update(task, note=symbol)
-                result = job.execute_in_process(
-                    instance=instance, partition_key=symbol, raise_on_error=True
+                job.execute_in_process(
+                    instance=instance, partition_key=symbol, run_config=QUIET, raise_on_error=True
                 )
-                assert result.success
                 bar.advance(task)
         store = store_for(settings)
         ends = [store.last_ts(symbol, settings.market.timeframe) for symbol in symbols]
         end_ms = min(end for end in ends if end is not None) + settings.market.timeframe_ms
         active = active_set(settings)
+        assert active is not None, "an ingestion that succeeded remembers its set"
         stretch = Stretch(
             start_ms=end_ms - days * MS_PER_DAY,
             end_ms=end_ms,
@@ -100,7 +100,9 @@ def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
 
 def _say_source(console: Console, stretch: Stretch) -> None:
     if stretch.source_kind == "simulated":
-        console.print("[bold red]SIMULATED MARKET[/] — no real bars could be had; figures mean nothing")
+        console.print(
+            "[bold red]SIMULATED MARKET[/] — no real bars could be had; figures mean nothing"
+        )
     else:
         console.print(f"bars: {stretch.source_name} ({stretch.set_id})")
 
@@ -183,7 +185,9 @@ def _summary(
             }
             for item in outcome.candidates
         ],
-        "gates": "passed" if all(item.gates == "passed" for item in outcome.candidates) else "failed",
+        "gates": "passed"
+        if all(item.gates == "passed" for item in outcome.candidates)
+        else "failed",
         "prediction": prediction,
         "paper": paper,
         "stages": stages.figures,

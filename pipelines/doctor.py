@@ -96,7 +96,7 @@ def _ledger(settings: Settings) -> str:
     from tradewind.ledger import open_ledger
 
     with open_ledger(settings) as ledger:
-        ledger.kill_switch()
+        ledger.kill_switch.state()
     return "opens and is migrated"
 
 

@@ -126,6 +126,8 @@ def check_paper(settings: Settings) -> LedgerCheck:
     from tradewind.market.ingest import store_for
 
     with open_ledger(settings) as ledger:
+        if ledger.initial_cash() == 0:
+            return ledger.check()  # nothing was ever traded: there is no broker to agree with
         broker = PaperBroker(settings, ledger, store_for(settings), open_clock(settings, ledger))
         positions = {item.symbol: item.quantity for item in broker.positions()}
         return ledger.check(
@@ -151,7 +153,7 @@ def _require_serving(settings: Settings, url: str) -> None:
     from tradewind.client import ServingClient
 
     with ServingClient(url, settings=settings.serving) as client:
-        client.ready()
+        client.status()
 
 
 def _copied_ledger(settings: Settings, folder: Path) -> Settings:

@@ -95,9 +95,7 @@ def _counts(decisions: pl.DataFrame, column: str) -> dict[str, int]:
     return {str(name): int(count) for name, count in known.value_counts().sort(column).iter_rows()}
 
 
-def _buy_and_hold(
-    settings: Settings, store: BarStore, start_ms: int, end_ms: int
-) -> float | None:
+def _buy_and_hold(settings: Settings, store: BarStore, start_ms: int, end_ms: int) -> float | None:
     """Return the mean return of holding every traded symbol over the stretch, before costs."""
     moves = []
     for symbol in settings.market.symbols:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import lightgbm  # noqa: TID253  # loaded on purpose: this module is imported in one process only
-import mlflow.pyfunc  # noqa: TID253
-import torch  # noqa: TID253
+import importlib
 
-import pipelines.definitions
-
-__all__ = ["lightgbm", "mlflow", "pipelines", "torch"]
+for _name in (
+    "lightgbm",
+    "torch",
+    "sklearn.isotonic",
+    "scipy.stats",
+    "matplotlib.backends.backend_agg",
+    "mlflow.pyfunc",
+    "evidently.presets",
+    "pipelines.definitions",
+):
+    importlib.import_module(_name)

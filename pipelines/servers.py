@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving.launch import environment as variables_of
 from tradewind.client import ServingClient
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import Settings
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 120
 STOP_LIMIT_S = 15
 
@@ -38,25 +40,30 @@ def serving(settings: Settings, log: Path, environment: dict[str, str]) -> Itera
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    serving_settings = settings.serving.model_copy(update={"host": "127.0.0.1", "port": port})
+    wanted = variables_of(settings.model_copy(update={"serving": serving_settings}))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "--port", str(port)],
+            [sys.executable, "-m", "serving"],
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**os.environ, **wanted, **environment},
+            cwd=REPOSITORY,
             start_new_session=True,
         )
     try:
-        _wait_until_ready(process, url, log)
+        _wait_until_ready(settings, process, url, log)
         yield url
     finally:
         _stop(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait_until_ready(
+    settings: Settings, process: subprocess.Popen[bytes], url: str, log: Path
+) -> None:
     deadline = time.monotonic() + START_LIMIT_S
-    with ServingClient(url, timeout_s=2) as client:
+    with ServingClient(url, settings=settings.serving, timeout_s=2) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise TradewindError(
@@ -64,7 +71,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
                     f"serving ended with code {process.returncode} while starting",
                     f"Read {log}",
                 )
-            if _is_ready(client):
+            if client.ready():
                 return
             time.sleep(0.5)
     raise TradewindError(
@@ -72,15 +79,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
         f"serving at {url} was not ready within {START_LIMIT_S} s",
         f"Read {log}",
     )
-
-
-def _is_ready(client: ServingClient) -> bool:
-    try:
-        return client.ready()
-    except TradewindError as error:
-        if error.code is ErrorCode.SERVING_UNREACHABLE:
-            return False
-        raise
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -28,8 +28,8 @@ def collect(settings: Settings) -> dict[str, Any]:
         paper = {
             "cash": str(ledger.cash()),
             "open_positions": len(ledger.positions()),
-            "trades": len(ledger.trades()),
-            "decisions": ledger.count_decisions(),
+            "trades": ledger.trades().height,
+            "decisions": ledger.decisions().height,
         }
     return {
         "clock": {"mode": settings.clock, "now_ms": now_ms},
@@ -43,7 +43,8 @@ def collect(settings: Settings) -> dict[str, Any]:
 
 def masked_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values; a password inside a URL becomes ``***``."""
-    return _masked(settings.model_dump(mode="json"))
+    masked: dict[str, Any] = _masked(settings.model_dump(mode="json"))
+    return masked
 
 
 def _masked(value: Any) -> Any:
@@ -83,7 +84,7 @@ def _serving(settings: Settings) -> str:
 
     url = f"http://{settings.serving.host}:{settings.serving.port}"
     try:
-        with ServingClient(url, timeout_s=1) as client:
+        with ServingClient(url, settings=settings.serving, timeout_s=1) as client:
             return f"{url} is {'ready' if client.ready() else 'not ready'}"
     except TradewindError as error:
         return f"{url} does not answer ({error.code.value})"

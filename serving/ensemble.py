@@ -43,7 +43,9 @@ def values_of(
     if failed and not members:
         raise next(iter(failed.values()))
     gone = (*missing, *failed)
-    found = combine_members(members, threshold=settings.base_threshold, missing=gone)
+    found = combine_members(
+        members, threshold=settings.base_threshold, missing=gone, rules=settings.vote
+    )
     epistemic_p = _alone(members)
     if epistemic_p is None:
         epistemic_p = found.epistemic_p

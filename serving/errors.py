@@ -181,5 +181,6 @@ def _fault(fault: Mapping[str, Any]) -> str:
 
 
 def _refused(status: int, path: str, method: str) -> dict[str, str]:
-    phrase = HTTPStatus(status).phrase.lower()
+    known = {item.value: item.phrase.lower() for item in HTTPStatus}
+    phrase = known.get(status, f"refused with HTTP {status}")
     return TradewindError(ErrorCode.BAD_INPUT, f"{method} {path}: {phrase}", SEE_DOCS).body()

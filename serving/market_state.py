@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 
 from serving.live_view import LiveView
 from serving.metrics import ServingMetrics
@@ -19,7 +18,7 @@ QUOTES = ("USDT", "USDC", "USD")
 
 
 class MarketState:
-    """A thread that looks at the newest features of every symbol once in a while."""
+    """Looks at the newest features of every symbol, once a `refresh`."""
 
     def __init__(
         self,
@@ -34,18 +33,6 @@ class MarketState:
         self._clock = clock
         self._table = table
         self._metrics = metrics
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="market-state", daemon=True)
-
-    def start(self) -> None:
-        """Start looking."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop looking."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def refresh(self) -> None:
         """Set staleness, regime and ratio of closes per symbol, and the age of each model."""
@@ -81,11 +68,6 @@ class MarketState:
         except TradewindError as error:
             log.debug("no features of %s to show: %s", symbol, error)
             return None
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            self.refresh()
-            self._stop.wait(self._settings.serving.gauges_s)
 
 
 def ratios(references: tuple[str, ...], rows: dict[str, FeatureRow]) -> dict[str, float]:

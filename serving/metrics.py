@@ -81,6 +81,9 @@ class ServingMetrics:
             "model_load_failures", "Versions that could not be loaded", "name", "alias"
         )
         self.errors = counter("errors", "Refusals and failures by kind", "kind")
+        self.rounds_failed = counter(
+            "background_failures", "Rounds of a background thread that failed", "thread"
+        )
         self.request = Histogram(
             f"{namespace}_ml_request_seconds",
             "Time of a request by endpoint and stage",
@@ -125,7 +128,7 @@ class ServingMetrics:
         for symbol, seconds in staleness_s.items():
             self.staleness.labels(symbol).set(seconds)
         for symbol, regime in regimes.items():
-            self.regime_state.labels(symbol).set(REGIME_STATE[regime])
+            self.regime_state.labels(symbol).set(REGIME_STATE.get(regime, 0))
         for pair, ratio in ratios.items():
             self.cross_asset_ratio.labels(pair).set(ratio)
 
@@ -146,6 +149,10 @@ class ServingMetrics:
         name, alias = slot
         self.model_alarm.labels(name, alias).set(1)
         self.load_failures.labels(name, alias).inc()
+
+    def round_failed(self, thread: str) -> None:
+        """Count an unexpected failure of a background thread's round."""
+        self.rounds_failed.labels(thread).inc()
 
     def registry_reachable(self, reachable: bool) -> None:
         """Show whether the registry answered the last poll."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,15 @@ SERVED_ALIASES = (CHAMPION, CHALLENGER)
 
 Slot = tuple[str, str]
 """Registered name and alias."""
+
+
+class SnapshotSource(Protocol):
+    """What the predictor asks for the present snapshot: the model table."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the present snapshot."""
+        ...
 
 
 class Observer(Protocol):
@@ -117,13 +125,12 @@ def no_champion(family: str, symbol: str) -> TradewindError:
     return TradewindError(
         ErrorCode.NO_CHAMPION,
         f"no champion of {family} serves {symbol}",
-        f'Launch the Dagster job `retrain` with symbols ["{symbol}"], '
-        f"or run `tradewind retrain --symbols {symbol}`",
+        f"Launch the Dagster job `retrain` for {symbol}, or run `tradewind train`",
     )
 
 
 class ModelTable:
-    """Follows the registry's aliases in a daemon thread.
+    """Follows the registry's aliases; `refresh` is called again and again.
 
     Parameters
     ----------
@@ -154,23 +161,11 @@ class ModelTable:
         self._observer = observer
         self._tracking: Tracking | None = None
         self._snapshot = Snapshot()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="model-table", daemon=True)
 
     @property
     def snapshot(self) -> Snapshot:
         """Return the present snapshot; take it once per request."""
         return self._snapshot
-
-    def start(self) -> None:
-        """Start following the registry."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop following; the last snapshot goes on serving."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def refresh(self) -> None:
         """Poll once: load what is new, drop what has no alias any more, swap.
@@ -189,11 +184,6 @@ class ModelTable:
             return
         self._observer.registry_reachable(True)
         self._swap_in(dict(self._wanted(table)))
-
-    def _follow(self) -> None:
-        while not self._stop.is_set():
-            self.refresh()
-            self._stop.wait(self._settings.serving.poll_s)
 
     def _wanted(self, table: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[Slot, int]]:
         """Yield the slots of our families that can answer for a traded symbol."""

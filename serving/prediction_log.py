@@ -27,16 +27,14 @@ class PredictionSink(Protocol):
 
 
 class PredictionLog:
-    """A bounded queue and the thread that empties it.
+    """A bounded queue; `flush` is called again and again, by one thread.
 
     Parameters
     ----------
     connect
-        Opens the sink; called from the flush thread, again after each failure.
+        Opens the sink; called by the first flush, again after each failure.
     capacity
         Records kept while the sink is slow or down.
-    flush_s
-        Seconds between two flushes.
     on_depth, on_drop
         Told the depth after each change of it by a flush, and of records dropped.
     """
@@ -46,32 +44,17 @@ class PredictionLog:
         connect: Callable[[], PredictionSink],
         *,
         capacity: int,
-        flush_s: float,
         on_depth: Callable[[int], None],
         on_drop: Callable[[int], None],
     ) -> None:
         self._connect = connect
         self._capacity = capacity
-        self._flush_s = flush_s
         self._on_depth = on_depth
         self._on_drop = on_drop
         self._queue: deque[PredictionRecord] = deque()
         self._mutex = threading.Lock()
-        self._stop = threading.Event()
         self._sink: PredictionSink | None = None
         self._failing = False
-        self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
-
-    def start(self) -> None:
-        """Start flushing."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Flush what is left, and stop."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self.flush()
 
     def put(self, records: Sequence[PredictionRecord]) -> None:
         """Queue records without waiting; drop and count those that find no room."""
@@ -106,7 +89,3 @@ class PredictionLog:
             log.info("the ledger is back, %d predictions written", len(batch))
         self._failing = False
         return True
-
-    def _work(self) -> None:
-        while not self._stop.wait(self._flush_s):
-            self.flush()

@@ -20,7 +20,7 @@ from serving import ensemble
 from serving.live_view import LiveView
 from serving.loaded import Item, LoadedModel, RowForecast
 from serving.metrics import ServingMetrics
-from serving.models import CHALLENGER, CHAMPION, ModelTable, Snapshot, no_champion
+from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, no_champion
 from serving.prediction_log import PredictionLog
 from serving.questions import FAMILY, MODEL_TYPE, Ask, Kind, Problem, Question
 from serving.signals import signal_of
@@ -59,7 +59,7 @@ class Predictor:
         settings: Settings,
         *,
         view: LiveView,
-        table: ModelTable,
+        table: SnapshotSource,
         metrics: ServingMetrics,
         log: PredictionLog,
     ) -> None:

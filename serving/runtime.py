@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from serving.background import Repeater
 from serving.live_view import LiveView
 from serving.loaded import LoadedModel, load
 from serving.market_state import MarketState
@@ -55,7 +56,6 @@ class Runtime:
         self.log = PredictionLog(
             lambda: self.ledger,
             capacity=serving.log_queue,
-            flush_s=serving.flush_s,
             on_depth=self.metrics.log_depth.set,
             on_drop=self.metrics.log_dropped.inc,
         )
@@ -63,18 +63,25 @@ class Runtime:
             settings, view=self.view, table=self.table, metrics=self.metrics, log=self.log
         )
         self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
+        self._threads = [
+            Repeater(name, job, every_s=every_s, on_failure=self.metrics.round_failed)
+            for name, job, every_s in (
+                ("model-table", self.table.refresh, serving.poll_s),
+                ("market-state", self.market.refresh, serving.gauges_s),
+                ("prediction-log", self.log.flush, serving.flush_s),
+            )
+        ]
 
     def start(self) -> None:
         """Start following the registry, writing the log and showing the market's state."""
-        self.table.start()
-        self.log.start()
-        self.market.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop the threads; what is logged is flushed, and the ledger closed."""
-        self.table.stop()
-        self.market.stop()
-        self.log.stop()
+        """Stop the threads, flush what is logged, and close the ledger."""
+        for thread in self._threads:
+            thread.stop()
+        self.log.flush()
         self.ledger.close()
 
     def not_ready(self) -> TradewindError | None:

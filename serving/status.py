@@ -82,7 +82,7 @@ def _details(
         "gates": model.gates,
         "enabled": not snapshot.is_disabled(model, symbol),
         "skill": model.skill,
-        "metrics": dict(meta.metrics),
+        "metrics": {**meta.metrics, **model.registered.metrics},
         "calibration": model.bundle.calibrator.kind,
         "run_id": model.registered.run_id,
         "loaded_ms": model.loaded_ms,

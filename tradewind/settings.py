@@ -224,6 +224,13 @@ class RegistrySettings(Section):
     history_limit: int = Field(50, ge=1, description="alias changes kept per registered model")
 
 
+class VoteSettings(Section):
+    """When the votes of an ensemble's members stand."""
+
+    strong_share: Fraction = Field(0.75, description="share of the votes that is strong consensus")
+    tie: Fraction = Field(0.05, description="BUY and SELL this near each other are a tie: HOLD")
+
+
 class ServingSettings(Section):
     """BentoML."""
 
@@ -248,6 +255,7 @@ class ServingSettings(Section):
         30, gt=0, description="pause before a failed version is tried again"
     )
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
+    vote: VoteSettings = VoteSettings()
     epistemic_p_limit: float = Field(0.05, gt=0)
     metrics_namespace: str = "tradewind"
     client_timeout_s: float = Field(10, gt=0, description="how long a caller waits for an answer")

@@ -130,9 +130,7 @@ def _candidate(
         base_rate=calibrated.base_rate,
         gates="unknown",  # the registry's tag tells; the files are judged after they are made
     )
-    return ModelBundle(
-        meta, fitted.forecaster, calibrated.choice.calibrator, calibrated.reference
-    )
+    return ModelBundle(meta, fitted.forecaster, calibrated.choice.calibrator, calibrated.reference)
 
 
 def _saved(bundle: ModelBundle, report: EvaluationReport, work: Workspace) -> ModelBundle:
@@ -146,9 +144,7 @@ def _saved(bundle: ModelBundle, report: EvaluationReport, work: Workspace) -> Mo
     return ModelBundle.load(work.bundle)
 
 
-def _out_of_sample(
-    settings: Settings, task: UnitTask, training_set: TrainingSet
-) -> OutOfSample:
+def _out_of_sample(settings: Settings, task: UnitTask, training_set: TrainingSet) -> OutOfSample:
     from tradewind.models.walk_forward import run_walk_forward
 
     return run_walk_forward(
@@ -176,7 +172,9 @@ def _gates(
     champion, note = _champion_answer(settings, tracking, task.unit, report)
     found = check_gates(settings, report, champion)
     if note:
-        shown = tuple(_noted(gate, note) if gate.name == "champion" else gate for gate in found.gates)
+        shown = tuple(
+            _noted(gate, note) if gate.name == "champion" else gate for gate in found.gates
+        )
         found = GateReport(shown)
     for gate in _clean_process_gates(settings, task, training_set, bundle, work):
         found = found.with_gate(gate)

@@ -60,9 +60,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
 
     label, bundle = _champion(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
-    recent = samples.subset(
-        samples.ts >= clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
-    )
+    recent = samples.subset(samples.ts >= clock.now_ms() - settings.drift.recent_days * MS_PER_DAY)
     forecast = bundle.predict(recent, n_samples=settings.serving.n_samples)
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift

@@ -13,12 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
-    from serving.models import ModelTable
     from tradewind.contracts import Prediction
     from tradewind.models.bundle import ModelBundle
 
@@ -98,51 +97,9 @@ def _serve_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> tuple
 
 def _answer(settings: Settings, bundle: ModelBundle, until_ms: int) -> Prediction:
     """Return a prediction of the candidate from the predictor that the server uses."""
-    from prometheus_client import CollectorRegistry
+    from serving.smoke import answer_once
 
-    from registry.versions import RegisteredVersion
-    from serving.batching import ForwardBatcher
-    from serving.live_view import LiveView
-    from serving.loaded import Forward, LoadedModel
-    from serving.metrics import ServingMetrics
-    from serving.models import CHAMPION, Snapshot
-    from serving.prediction_log import PredictionLog
-    from serving.predictor import Predictor
-    from serving.questions import FAMILY, Ask, Question
-    from tradewind.clock import ManualClock
-    from tradewind.contracts import registered_name
-    from tradewind.ledger import open_ledger
-
-    meta = bundle.meta
-    name = registered_name(meta.family, meta.key)
-    model = LoadedModel(
-        RegisteredVersion(name, 0, "", "", "", 0),
-        bundle,
-        ForwardBatcher(Forward(bundle, name), max_passes=settings.serving.max_batch_passes),
-    )
-    predictor = Predictor(
-        settings,
-        view=LiveView(settings, ManualClock(until_ms)),
-        table=cast("ModelTable", _Fixed(Snapshot({(name, CHAMPION): model}, read=True))),
-        metrics=ServingMetrics(settings.serving.metrics_namespace, CollectorRegistry()),
-        log=PredictionLog(  # never started: a probe's answer is nobody's prediction
-            lambda: open_ledger(settings),
-            capacity=1,
-            flush_s=settings.serving.flush_s,
-            on_depth=lambda depth: None,
-            on_drop=lambda dropped: None,
-        ),
-    )
-    kind = next(kind for kind, family in FAMILY.items() if family == meta.family)
-    question = Question(kind, settings.serving.n_samples, allow_stale=True, endpoint="probe")
-    return predictor.ask_one(question, Ask(meta.symbols[0]))
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """A table of models that holds one candidate."""
-
-    snapshot: object
+    return answer_once(settings, bundle, until_ms)
 
 
 if __name__ == "__main__":

@@ -99,12 +99,13 @@ def _alignment(settings: Settings, symbol: str, now_ms: int) -> Verdict:
     for reference in settings.market.reference_symbols:
         last = store.last_ts(reference, timeframe) if reference != symbol else own
         lag[reference] = (
-            None
-            if last is None or own is None
-            else (own - last) // settings.market.timeframe_ms
+            None if last is None or own is None else (own - last) // settings.market.timeframe_ms
         )
     return Verdict(
         "alignment",
         all(value == 0 for value in lag.values()),
-        {f"bars_behind_{name}": "no bars" if value is None else value for name, value in lag.items()},
+        {
+            f"bars_behind_{name}": "no bars" if value is None else value
+            for name, value in lag.items()
+        },
     )

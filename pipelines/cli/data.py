@@ -23,9 +23,12 @@ def utc(ms: int | None) -> str | None:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
+Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
+
+
 @friendly
 def ingest(
-    symbols: list[str] = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable."),
+    symbols: list[str] = Symbols,
     since: str = typer.Option("", help="UTC date (2025-01-31) to read from; default: resume."),
     as_json: bool = JsonOption,
 ) -> None:
@@ -39,9 +42,7 @@ def ingest(
 
     settings = load_settings()
     since_ms = parse_date(since) if since else None
-    report = run_ingest(
-        settings, open_clock(settings), symbols=symbols or None, since_ms=since_ms
-    )
+    report = run_ingest(settings, open_clock(settings), symbols=symbols or None, since_ms=since_ms)
     emit(asdict(report), as_json, lambda: _print_ingest(report))
     if any(done.error for done in report.symbols):
         raise typer.Exit(1)
@@ -49,7 +50,7 @@ def ingest(
 
 @friendly
 def features(
-    symbols: list[str] = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable."),
+    symbols: list[str] = Symbols,
     as_json: bool = JsonOption,
 ) -> None:
     """Show the features of the newest closed bar, as a model would see them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +11,10 @@ from pipelines.cli.output import JsonOption, emit, friendly, say, table
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import load_settings
 
+if TYPE_CHECKING:
+    from tradewind.ledger import Ledger
+
+LATEST = "latest"
 ledger_app = typer.Typer(help="Look into the ledger.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 
@@ -34,7 +38,15 @@ def status(as_json: bool = JsonOption) -> None:
         )
         table(
             "models",
-            ["model", "champion", "challenger", "previous", "gates", "data until (UTC)", "age (days)"],
+            [
+                "model",
+                "champion",
+                "challenger",
+                "previous",
+                "gates",
+                "data until (UTC)",
+                "age (days)",
+            ],
             [
                 [
                     row["name"],
@@ -68,24 +80,38 @@ def explain(
 
     settings = load_settings()
     with open_ledger(settings) as ledger:
-        story = ledger.explain(decision_id)
-    emit(story.to_dict(), as_json, lambda: say(story.text()))
+        found = _latest(ledger) if decision_id == LATEST else decision_id
+        story = ledger.explain(found)
+        decision = ledger.decision(story.decision_id)
+    emit(
+        {**story.to_dict(), "decision": decision and decision.model_dump(mode="json")},
+        as_json,
+        lambda: say(story.text()),
+    )
+
+
+def _latest(ledger: Ledger) -> str:
+    decisions = ledger.decisions()
+    if decisions.is_empty():
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            "the ledger holds no decision yet",
+            "Run `tradewind trade --once`, or `tradewind demo`",
+        )
+    return str(decisions["decision_id"][-1])
 
 
 @ledger_app.command("check")
 @friendly
 def ledger_check(as_json: bool = JsonOption) -> None:
     """Check that the books balance; exit code 3 if they do not."""
-    from policy.brokers.paper import broker_books
-    from tradewind.ledger import open_ledger
+    from pipelines.paper import check_paper
 
-    settings = load_settings()
-    with open_ledger(settings) as ledger:
-        result = ledger.check(broker=broker_books(settings))
+    result = check_paper(load_settings())
     emit(
         {"ok": result.ok, "lines": list(result.lines)},
         as_json,
-        lambda: [say(line) for line in result.lines] and None,
+        lambda: say("\n".join(result.lines)),
     )
     if not result.ok:
         raise TradewindError(
@@ -102,13 +128,21 @@ def doctor(as_json: bool = JsonOption) -> None:
 
     findings = examine()
     emit(
-        {"ok": all(item.ok for item in findings), "findings": [item.to_dict() for item in findings]},
+        {
+            "ok": all(item.ok for item in findings),
+            "findings": [item.to_dict() for item in findings],
+        },
         as_json,
         lambda: table(
             "doctor",
             ["check", "result", "found", "remedy"],
             [
-                [item.name, "ok" if item.ok else "FAILED", item.found, "" if item.ok else item.remedy]
+                [
+                    item.name,
+                    "ok" if item.ok else "FAILED",
+                    item.found,
+                    "" if item.ok else item.remedy,
+                ]
                 for item in findings
             ],
         ),

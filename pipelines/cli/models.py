@@ -39,7 +39,7 @@ def train(
     settings = load_settings()
     units = [unit.name for unit in plan_units(settings, symbols, families)]
     if dry_run:
-        emit({"units": units}, as_json, lambda: [say(name) for name in units] and None)
+        emit({"units": units}, as_json, lambda: say("\n".join(units)))
         return
     from pipelines.retrain import run_retrain
 
@@ -115,9 +115,7 @@ def rollback(
     emit(asdict(change), as_json, lambda: say(f"{name}: champion is {change.to_version}"))
 
 
-def _show_champions(
-    function: str, symbols: list[str], families: list[str], as_json: bool
-) -> None:
+def _show_champions(function: str, symbols: list[str], families: list[str], as_json: bool) -> None:
     from assets.steps import live
     from assets.units import plan_units
     from tradewind.ledger.clock import open_clock

@@ -34,6 +34,8 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        # The libraries' own notes would stand between a person and the answer.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         try:
             return command(*args, **kwargs)
         except TradewindError as error:

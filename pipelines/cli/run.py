@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from pipelines.cli.output import JsonOption, emit, friendly, say
 from tradewind.settings import load_settings
+
+if TYPE_CHECKING:
+    from tradewind.contracts import Decision
 
 
 @friendly
@@ -13,10 +18,16 @@ def serve(
     port: int = typer.Option(-1, min=-1, max=65535, help="HTTP port; -1: the setting; 0: free."),
 ) -> None:
     """Serve the champions over HTTP until Ctrl-C. See `/docs` at the printed address."""
-    from serving.process import serve as run_server
+    from serving.launch import serve as run_server
 
     settings = load_settings()
-    run_server(settings, port=settings.serving.port if port < 0 else port)
+    if port >= 0:
+        from pipelines.servers import free_port
+
+        chosen = settings.serving.model_copy(update={"port": port or free_port()})
+        settings = settings.model_copy(update={"serving": chosen})
+    say(f"serving at http://{settings.serving.host}:{settings.serving.port} (Ctrl-C stops it)")
+    run_server(settings)
 
 
 @friendly
@@ -36,11 +47,13 @@ def trade(
         emit(
             {decision.symbol: decision.model_dump(mode="json") for decision in decisions},
             as_json,
-            lambda: [
-                say(f"{item.symbol}: {item.action} {item.reasons[-1].text}") for item in decisions
-            ]
-            and None,
+            lambda: say("\n".join(_line(decision) for decision in decisions)),
         )
         return
     cycles = trade_live(settings, address, once=once)
     emit({"cycles": cycles}, as_json, lambda: say(f"stopped after {cycles} cycles"))
+
+
+def _line(decision: Decision) -> str:
+    why = decision.reasons[-1].text if decision.reasons else "no reason given"
+    return f"{decision.symbol}: {decision.action.value}, {why}"

@@ -41,7 +41,9 @@ def test_definitions_load_without_heavy_packages(tmp_path: Path) -> None:
     assert [name for name in HEAVY if name in modules] == []
 
 
-@pytest.mark.parametrize("module", ["pipelines.cli", "assets.steps", "registry", "tradewind.client"])
+@pytest.mark.parametrize(
+    "module", ["pipelines.cli", "assets.steps", "registry", "tradewind.client"]
+)
 def test_light_modules_stay_light(module: str, tmp_path: Path) -> None:
     modules = _loaded_after(f"import {module}", tmp_path)["modules"]
     assert isinstance(modules, list)

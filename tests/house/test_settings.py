@@ -52,7 +52,7 @@ def test_an_unknown_name_in_the_file_is_refused(
 ) -> None:
     (tmp_path / "tradewind.toml").write_text("[training]\nepoch = 3\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TradewindError, match="training.epoch"):
+    with pytest.raises(TradewindError, match=r"training\.epoch"):
         load_settings()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.support.booking import (
@@ -220,7 +220,14 @@ def test_realised_results_add_up_to_what_was_received_minus_what_was_paid(
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    phases=(
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ),  # each example is a database: no shrinking
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(executions, st.randoms(use_true_random=False))
 def test_books_balance_for_any_fills_delivered_in_any_way(

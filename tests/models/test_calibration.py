@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models import metrics as m
-from tradewind.models.calibration import KINDS, Calibrator, _fit, fit_calibrator
+from tradewind.models.calibration import KINDS, Calibrator, _fit, fit_calibrator, judged_rows
 
 
 def _overconfident(n: int, slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,3 +78,46 @@ def test_too_few_rows_or_one_class_are_refused() -> None:
     for y in (np.ones(500), np.array([0.0, 1.0] * 20)):
         with pytest.raises(TradewindError, match="not_enough_bars"):
             fit_calibrator(np.full(len(y), 0.5), y, ts=np.arange(len(y)), horizon=1)
+
+
+def test_isotonic_rises_steadily_between_breakpoints_that_rest_on_enough_labels() -> None:
+    raw, y = _overconfident(4_000, slope=0.3)
+    fitted = _fit("isotonic", raw, y, 1 / 16)
+    assert 2 <= len(fitted.x) <= 4_000 / 16 / 30
+    assert np.all(np.diff(fitted.y) > 0)
+    inside = np.linspace(fitted.x[0], fitted.x[-1], 2_000)
+    steps = np.diff(fitted.apply(inside))
+    assert np.all(steps > 0)
+    assert steps.max() < 0.01
+
+
+def test_isotonic_of_a_constant_or_reversed_forecast_is_the_base_rate() -> None:
+    y = (np.random.default_rng(0).random(3_000) < 0.4).astype(float)
+    constant = _fit("isotonic", np.full(3_000, 0.5), y, 1.0)
+    assert constant.apply(np.array([0.1, 0.5, 0.9])) == pytest.approx([0.4] * 3, abs=0.02)
+    raw, labels = _overconfident(3_000, slope=-1.0)
+    assert np.ptp(_fit("isotonic", raw, labels, 1.0).apply(np.linspace(0.1, 0.9, 9))) < 1e-9
+
+
+def test_scores_are_over_what_comes_after_the_first_fold() -> None:
+    ts = np.repeat(np.arange(500), 2)
+    judged = judged_rows(ts)
+    assert ts[judged].min() == 100
+    assert judged.sum() == 800
+
+
+def test_labels_that_are_not_known_yet_do_not_leak_into_a_fold() -> None:
+    """Labels that copy the past 50 bars ahead help only a fit that may see them too soon."""
+    rng = np.random.default_rng(5)
+    y = np.repeat(rng.integers(0, 2, 12), 50).astype(float)
+    p = np.full(len(y), 0.5)
+    early = fit_calibrator(p, y, ts=np.arange(len(y)), horizon=1)
+    late = fit_calibrator(p, y, ts=np.arange(len(y)), horizon=100)
+    assert early.scores["identity"] == late.scores["identity"]
+    assert early.scores["isotonic"] != late.scores["isotonic"]
+
+
+def test_a_probability_that_is_nan_is_refused() -> None:
+    y = np.array([0.0, 1.0] * 100)
+    with pytest.raises(TradewindError, match="model_unusable"):
+        fit_calibrator(np.where(np.arange(200) == 3, np.nan, 0.5), y, ts=np.arange(200))

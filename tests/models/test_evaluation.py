@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.samples import planted_samples, shuffled
 from tradewind.contracts import POOLED
+from tradewind.errors import TradewindError
 from tradewind.models.base import Samples
 from tradewind.models.bundle import BundleMeta, ModelBundle
 from tradewind.models.dataset import TrainingSet
@@ -19,18 +19,27 @@ from tradewind.models.evaluation import EvaluationReport, calibrate_candidate, e
 from tradewind.models.gates import GATE_NAMES, Gate, GateReport, check_gates
 from tradewind.models.pictures import save_pictures
 from tradewind.models.training import fit_candidate
-from tradewind.models.walk_forward import run_walk_forward
-from tradewind.settings import Settings
+from tradewind.models.walk_forward import pool, run_walk_forward
+from tradewind.settings import Settings, load_settings
 
 ROWS = 3_000  # per symbol: 31 days of 15-minute bars
 
 
-@pytest.fixture
-def small(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(
+        home=tmp_path_factory.mktemp("home"),
+        profile="quick",
         training={"horizon": 4, "bag": 2, "fold_days": 4, "walk_forward_folds": 3, "seed": 3},
         calibration={"min_gate_rows": 1000},
     )
+
+
+@pytest.fixture(scope="module")
+def report(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
+    """A planted signal, fitted, walked forward and evaluated once for every test here."""
+    samples = planted_samples(ROWS, strength=1.0)
+    return _report(small, samples, tmp_path_factory.mktemp("work"))
 
 
 def _training_set(samples: Samples) -> TrainingSet:
@@ -91,9 +100,8 @@ def test_shuffled_labels_give_a_coin_flip_and_fail_the_skill_gate(
 
 
 def test_a_planted_signal_is_found_with_its_baselines_and_pictures(
-    small: Settings, tmp_path: Path
+    small: Settings, report: EvaluationReport, tmp_path: Path
 ) -> None:
-    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
     figures = report.figures
     assert figures["auc_low"] > 0.65
     assert figures["log_loss"] < figures["base_rate_log_loss"]
@@ -121,7 +129,7 @@ def test_walk_forward_never_trains_on_what_it_predicts_and_is_stored(
     assert seen == [1, 2, 3]
     assert len(np.unique(first.fold)) == 3
     assert all(
-        first.ts[first.fold == k].max() < first.ts[first.fold == k + 1].min() for k in (0, 1)
+        first.ts[first.fold == k].max() < first.ts[first.fold == k + 1].min() for k in (1, 2)
     )
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "folds").glob("*.npz")}
     assert len(stored) == 3
@@ -131,9 +139,8 @@ def test_walk_forward_never_trains_on_what_it_predicts_and_is_stored(
 
 
 def test_gates_refuse_too_few_rows_a_worse_candidate_and_nan(
-    small: Settings, tmp_path: Path
+    small: Settings, report: EvaluationReport
 ) -> None:
-    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
     strict = small.model_copy(
         update={"calibration": small.calibration.model_copy(update={"min_gate_rows": 10**6})}
     )
@@ -150,8 +157,9 @@ def test_gates_refuse_too_few_rows_a_worse_candidate_and_nan(
     assert (finite.name, finite.passed) == ("finite", False)
 
 
-def test_an_over_confident_candidate_fails_the_ece_gate(small: Settings, tmp_path: Path) -> None:
-    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
+def test_an_over_confident_candidate_fails_the_ece_gate(
+    small: Settings, report: EvaluationReport
+) -> None:
     rows = report.out_of_sample
     assert rows is not None
     loud = replace(report, out_of_sample=replace(rows, p_up=np.where(rows.p_up > 0.5, 0.99, 0.01)))
@@ -166,3 +174,36 @@ def test_a_report_passes_only_if_every_gate_does() -> None:
     report = GateReport((good,)).with_gate(Gate("b", False, None, None, "it broke"))
     assert (report.passed, report.reasons) == (False, ["it broke"])
     assert len(GATE_NAMES) == len(set(GATE_NAMES)) == 7
+
+
+def test_the_ece_gate_takes_the_familys_pooled_rows_where_one_symbol_has_too_few(
+    small: Settings, report: EvaluationReport
+) -> None:
+    rows = report.out_of_sample
+    assert rows is not None
+    needed = 2 * len(rows.ts)
+    strict = small.model_copy(
+        update={"calibration": small.calibration.model_copy(update={"min_gate_rows": needed})}
+    )
+    assert not check_gates(strict, report, None).gates[1].passed
+    ece = check_gates(strict, report, None, pooled=pool([rows, rows])).gates[1]
+    assert ece.passed
+    assert str(needed) in ece.text
+
+
+def test_a_figure_without_a_value_is_none_in_json(report: EvaluationReport) -> None:
+    broken = replace(report, figures={**report.figures, "auc": float("nan"), "inner": [np.inf]})
+    assert broken.to_json()["auc"] is None
+    assert broken.to_json()["inner"] == [None]
+    assert broken.metrics()["auc"] is None
+
+
+def test_uninformative_uncertainty_fails_its_gate(
+    small: Settings, report: EvaluationReport
+) -> None:
+    blind = np.random.default_rng(0).permutation(report.forecast.uncertainty)
+    mute = replace(report, forecast=replace(report.forecast, uncertainty=blind))
+    by_name = {gate.name: gate.passed for gate in check_gates(small, mute, None).gates}
+    assert not by_name["uncertainty"]
+    with pytest.raises(TradewindError, match="bad_input"):
+        check_gates(small, report, report.forecast.p_up[:-1])

@@ -1,4 +1,4 @@
-"""Metrics against sklearn and by hand; bootstrap and the after-cost backtest."""
+"""Metrics against an independent implementation and by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from tradewind.models import metrics as m
-from tradewind.models.backtest import backtest, round_trip
-from tradewind.models.bootstrap import interval, mean_interval
-from tradewind.settings import MS_PER_DAY, CostSettings
 
 
 def _rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,44 +52,21 @@ def test_risk_coverage_orders_by_uncertainty() -> None:
     assert risk.tolist() == pytest.approx([1, 1.5, 4])
 
 
-def test_block_bootstrap_covers_and_is_wider_for_dependent_rows() -> None:
-    rng = np.random.default_rng(0)
-    daily = np.repeat(rng.normal(0, 1, 200), 96)  # every row of a day is the same
-    ts = np.arange(len(daily)) * 900_000
-    found = mean_interval(daily, ts, samples=500)
-    assert found.low < 0 < found.high
-    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(200), rel=0.25)
-    general = interval(lambda i: float(daily[i].mean()), ts, samples=200)
-    assert general.high - general.low == pytest.approx(found.high - found.low, rel=0.3)
+def test_overlapping_labels_leave_a_perfect_model_a_larger_ece() -> None:
+    p = np.random.default_rng(0).normal(0.5, 0.02, 3_000)
+    ts, symbol = np.arange(1_500).repeat(2) * 900_000, np.tile([0, 1], 1_500)
+    apart = m.perfect_ece_overlapping(p, ts, symbol, horizon=1)
+    assert apart == pytest.approx(m.perfect_ece(p), rel=0.1)
+    ordered = np.sort(p)  # neighbours in time share a bin, as slow features make them
+    assert m.perfect_ece_overlapping(ordered, ts, symbol, horizon=16) > 2 * apart
 
 
-def test_backtest_charges_the_round_trip_and_holds_one_trade_a_symbol() -> None:
-    ts = np.arange(8, dtype=np.int64) * 900_000
-    p = np.full(8, 0.6)
-    found = backtest(
-        ts,
-        np.zeros(8, dtype=np.int64),
-        p,
-        np.full(8, np.log(1.01)),
-        threshold=0.55,
-        horizon_ms=4 * 900_000,
-        costs=CostSettings(),
+def test_error_by_decile_puts_the_most_certain_first() -> None:
+    uncertainty = np.random.default_rng(0).permutation(1_000).astype(float)
+    assert m.error_by_decile(uncertainty, uncertainty) == pytest.approx(
+        np.arange(49.5, 1_000, 100).tolist()
     )
-    assert found.metrics["trades"] == 2
-    assert found.trade_net == pytest.approx([0.01 - round_trip(CostSettings())] * 2)
-    assert found.metrics["win_rate"] == 1
 
 
-def test_backtest_without_trades_is_all_zero_and_finite() -> None:
-    ts = np.arange(200, dtype=np.int64) * 900_000
-    found = backtest(
-        ts,
-        np.zeros(200, dtype=np.int64),
-        np.full(200, 0.5),
-        np.zeros(200),
-        threshold=0.55,
-        horizon_ms=MS_PER_DAY,
-        costs=CostSettings(),
-    )
-    assert set(found.metrics.values()) == {0.0}
-    assert found.equity.tolist() == [1.0] * len(found.day)
+def test_a_single_class_has_no_ranking() -> None:
+    assert m.auc(np.array([0.2, 0.7]), np.ones(2)) == 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from serving.prediction_log import PredictionLog
@@ -45,11 +44,10 @@ class Seen:
         self.dropped += count
 
 
-def make(sink: Sink, seen: Seen, *, capacity: int = 10, flush_s: float = 60.0) -> PredictionLog:
+def make(sink: Sink, seen: Seen, *, capacity: int = 10) -> PredictionLog:
     return PredictionLog(
         lambda: sink,
         capacity=capacity,
-        flush_s=flush_s,
         on_depth=seen.on_depth,
         on_drop=seen.on_drop,
     )
@@ -78,26 +76,10 @@ def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
     assert seen.dropped == 3
 
 
-def test_the_thread_flushes_and_stopping_flushes_the_rest() -> None:
-    sink, seen = Sink(), Seen()
-    log = make(sink, seen, flush_s=0.02)
-    log.start()
-    log.put([record(1)])
-    deadline = time.monotonic() + 5
-    while not sink.written and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert sink.written == ["request-1"]
-    log.put([record(2)])
-    log.stop()
-    assert sink.written == ["request-1", "request-2"]
-
-
 def test_the_real_ledger_keeps_each_answer_once(make_settings: Callable[..., Settings]) -> None:
     ledger = open_ledger(make_settings())
     seen = Seen()
-    log = PredictionLog(
-        lambda: ledger, capacity=10, flush_s=60, on_depth=seen.on_depth, on_drop=seen.on_drop
-    )
+    log = PredictionLog(lambda: ledger, capacity=10, on_depth=seen.on_depth, on_drop=seen.on_drop)
     log.put([record(1), record(1), record(2)])
     log.flush()
     rows = ledger.predictions()

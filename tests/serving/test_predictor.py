@@ -12,6 +12,7 @@ from serving.predictor import Predictor
 from serving.questions import Ask, Kind, Problem, Question, check_samples, parse_window
 from serving.runtime import Runtime
 from serving.signals import signal_of
+from serving.smoke import answer_once
 from tests.support.serving import NOW_MS, STEP_MS, World, reseeded
 from tradewind.contracts import Action, Prediction, Signal, decision_id
 from tradewind.errors import ErrorCode, TradewindError
@@ -269,3 +270,11 @@ def test_votes_follow_the_members_probabilities(predictor: Predictor) -> None:
             Signal.HOLD: Action.HOLD,
         }
         assert vote.action is actions[expected]
+
+
+def test_a_candidate_answers_before_it_is_registered(served: Runtime, bundles: Bundles) -> None:
+    found = answer_once(served.settings, bundles["btc"], NOW_MS)
+    set_replay_clock(served.ledger, NOW_MS)
+    usual = served.predictor.ask_one(LIGHTGBM, Ask("BTCUSDT"))
+    assert found.p_up == pytest.approx(usual.p_up)
+    assert found.model_version == "tradewind.lightgbm.BTCUSDT/0"

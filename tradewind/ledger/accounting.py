@@ -39,8 +39,13 @@ class OpenTrade:
     funding: Decimal = ZERO
 
     @property
+    def open_price(self) -> Decimal:
+        """Return the average price of what is still open."""
+        return quantise(self.cost / self.quantity)
+
+    @property
     def entry_price(self) -> Decimal:
-        """Return the average price of what was opened."""
+        """Return the average price of all that was ever opened in the trade."""
         return quantise(self.opened_value / self.opened_quantity)
 
     @property

@@ -280,7 +280,7 @@ def _position(row: Row[Any], working: Sequence[OrderRequest]) -> Position:
     return Position(
         symbol=row.symbol,
         quantity=row.quantity,
-        entry_price=_open_trade(row).entry_price,
+        entry_price=_open_trade(row).open_price,
         decision_id=row.decision_id,
         entry_bar_ts=row.bar_ts,
         opened_ms=row.opened_ms,

@@ -181,7 +181,9 @@ class Database:
         if not rows:
             return 0
         insert = sqlite.insert if self.is_sqlite else postgresql.insert
-        return connection.execute(insert(table).on_conflict_do_nothing(), list(rows)).rowcount
+        # Drivers disagree about row counts of ignored rows; what was returned was inserted.
+        statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+        return len(connection.execute(statement, list(rows)).all())
 
     def upsert(self, connection: Connection, table: Table, row: dict[str, Any]) -> None:
         """Insert a row, or replace every other column of the one with its primary key."""

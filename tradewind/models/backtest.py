@@ -7,34 +7,60 @@ round trip. The policy's own rules are tested elsewhere; this compares models.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 
-from tradewind.models.base import FloatArray, IntArray
-from tradewind.settings import MS_PER_DAY, CostSettings
+from tradewind.models.base import BoolArray, FloatArray, IntArray
+from tradewind.settings import MS_PER_DAY, Settings
+from tradewind.trading.costs import expected_trip
 
 DAYS_A_YEAR = 365
+MS_PER_HOUR = 3_600_000
+NO_LOSS = 1000.0
+"""Profit factor of trades without a single loss, where the ratio itself is infinite."""
+MIN_TRADES = 20
+"""Fewer trades say nothing about skill, however they ended."""
+EULER_GAMMA = 0.5772156649015329
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backtest:
-    """Trades of all symbols, equally weighted, and their daily equity.
+    """Trades of all symbols with equal capital each, and their daily equity.
 
-    ``metrics`` are defined without trades too: sharpe, win_rate, profit_factor, turnover
-    and max_drawdown are then 0.
+    Parameters
+    ----------
+    trade_ts, trade_net
+        Bar (open, epoch ms) behind each entry, and its return after costs.
+    day, daily, equity, held
+        UTC days (epoch ms), return of each (trades count on the day they end), compounded
+        equity from 1, and that of buying every symbol and holding; shape (days,).
+    metrics
+        Bare numbers, defined without trades too: sharpe (annual, of the daily returns,
+        idle days included), deflated_sharpe, win_rate, profit_factor, turnover (notional
+        traded a day over capital), max_drawdown, mean_net_bps and net_return are then 0;
+        profit_factor without losses is 1000.
     """
 
     trade_ts: IntArray
     trade_net: FloatArray
     day: IntArray
+    daily: FloatArray
     equity: FloatArray
+    held: FloatArray
     metrics: dict[str, float]
 
 
-def round_trip(costs: CostSettings) -> float:
-    """Return the cost of entering and leaving at market, as a fraction of notional."""
-    slippage = (costs.slippage_min + costs.slippage_max) / 2
-    return float(2 * (costs.taker + slippage))
+def round_trip(settings: Settings) -> float:
+    """Return what a small market order and its exit H bars later cost, as a fraction."""
+    hours = settings.training.horizon * settings.market.timeframe_ms / MS_PER_HOUR
+    trip = expected_trip(
+        settings.costs,
+        volatility=settings.thresholds.volatility_target,
+        notional=Decimal(0),
+        hours=Decimal(hours),
+    )
+    return float(trip.total)
 
 
 def backtest(
@@ -45,61 +71,119 @@ def backtest(
     *,
     threshold: float,
     horizon_ms: int,
-    costs: CostSettings,
+    cost: float,
+    allowed: BoolArray | None = None,
+    trials: int = 1,
 ) -> Backtest:
     """Trade ``p_up`` (n,) against realised H-bar log returns ``fwd_ret`` (n,), net of costs.
 
     Parameters
     ----------
     ts, symbol
-        Bar open (epoch ms) and symbol code of each row, shape (n,).
+        Bar open (epoch ms) and symbol code of each row, shape (n,), at least one row.
     threshold
         Enter long from p_up ≥ threshold, short from 1 − p_up ≥ threshold.
     horizon_ms
         How long a trade is held; a symbol enters again only after that.
+    cost
+        Fraction of the notional that each round trip costs; see `round_trip`.
+    allowed
+        Rows that may enter (default all), e.g. those certain enough.
+    trials
+        Strategies tried before this one, for the deflated Sharpe ratio.
     """
-    cost = round_trip(costs)
-    entries: list[tuple[int, float]] = []
-    for code in np.unique(symbol):
-        rows = np.flatnonzero(symbol == code)
-        rows = rows[np.argsort(ts[rows], kind="stable")]
-        free_from = -1
-        for row in rows:
-            side = 1 if p_up[row] >= threshold else -1 if 1 - p_up[row] >= threshold else 0
-            if side == 0 or ts[row] < free_from:
-                continue
-            simple = float(np.expm1(fwd_ret[row]))
-            entries.append((int(ts[row]), side * simple - cost))
-            free_from = int(ts[row]) + horizon_ms
-    entries.sort()
-    trade_ts = np.array([entry[0] for entry in entries], dtype=np.int64)
-    net = np.array([entry[1] for entry in entries], dtype=np.float64)
-    return _summed(ts, trade_ts, net, len(np.unique(symbol)))
-
-
-def _summed(ts: IntArray, trade_ts: IntArray, net: FloatArray, symbols: int) -> Backtest:
+    side = np.where(p_up >= threshold, 1, np.where(1 - p_up >= threshold, -1, 0))
+    if allowed is not None:
+        side = np.where(allowed, side, 0)
+    codes = np.unique(symbol)
     first = int(ts.min()) // MS_PER_DAY
-    days = int(ts.max()) // MS_PER_DAY - first + 1
-    daily = np.zeros(days)
-    np.add.at(daily, trade_ts // MS_PER_DAY - first, net / symbols)
-    equity = 1 + np.cumsum(daily)
-    peak = np.maximum.accumulate(np.concatenate([[1.0], equity]))[1:]
-    spread = float(daily.std())
-    losses = float(-net[net < 0].sum())
-    gains = float(net[net > 0].sum())
+    days = (int(ts.max()) + horizon_ms) // MS_PER_DAY - first + 1
+    held, rows = np.zeros(days), []
+    for code in codes:
+        own = np.flatnonzero(symbol == code)
+        own = own[np.argsort(ts[own], kind="stable")]
+        rows.append(one_at_a_time(ts[own], side[own] != 0, horizon_ms, own))
+        always = one_at_a_time(ts[own], np.ones(len(own), dtype=np.bool_), horizon_ms, own)
+        held += np.exp(np.cumsum(_by_day(ts[always] + horizon_ms, fwd_ret[always], first, days)))
+    trades = np.concatenate(rows)
+    trades = trades[np.lexsort((trades, ts[trades]))]
+    net = side[trades] * np.expm1(fwd_ret[trades]) - cost
+    daily = _by_day(ts[trades] + horizon_ms, net / len(codes), first, days)
+    equity = np.cumprod(1 + daily).astype(np.float64)
     return Backtest(
-        trade_ts=trade_ts,
+        trade_ts=ts[trades],
         trade_net=net,
         day=(first + np.arange(days, dtype=np.int64)) * MS_PER_DAY,
+        daily=daily,
         equity=equity,
+        held=held / len(codes),
         metrics={
-            "trades": float(len(net)),
-            "net_return": float(daily.sum()),
-            "mean_net_bps": float(net.mean() * 1e4) if len(net) else 0.0,
-            "sharpe": float(daily.mean() / spread * np.sqrt(DAYS_A_YEAR)) if spread > 0 else 0.0,
-            "win_rate": float((net > 0).mean()) if len(net) else 0.0,
-            "max_drawdown": float(((peak - equity) / peak).max()),
-            "profit_factor": gains / losses if losses > 0 else 0.0,
-            "turnover": 2.0 * len(net) / symbols / days,
+            **_trade_metrics(net),
+            "net_return": float(equity[-1] - 1),
+            "sharpe": sharpe(daily),
+            "deflated_sharpe": deflated_sharpe(daily, trials) if len(net) >= MIN_TRADES else 0.0,
+            "max_drawdown": float(drawdown(equity).max()),
+            "turnover": 2.0 * len(net) / len(codes) / days,
         },
     )
+
+
+def one_at_a_time(ts: IntArray, wanted: BoolArray, horizon_ms: int, rows: IntArray) -> IntArray:
+    """Return those of ``rows`` that are entered when a position blocks the next H bars."""
+    entered, free_from = [], int(ts[0])
+    for moment, row in zip(ts[wanted].tolist(), rows[wanted].tolist(), strict=True):
+        if moment >= free_from:
+            entered.append(row)
+            free_from = moment + horizon_ms
+    return np.array(entered, dtype=np.int64)
+
+
+def sharpe(daily: FloatArray) -> float:
+    """Return the annual Sharpe ratio of daily returns; 0 when they do not vary."""
+    spread = float(daily.std())
+    return float(daily.mean() / spread * np.sqrt(DAYS_A_YEAR)) if spread > 0 else 0.0
+
+
+def deflated_sharpe(daily: FloatArray, trials: int) -> float:
+    """Return the probability that the true Sharpe ratio beats the best of ``trials`` by luck.
+
+    Bailey and López de Prado (2014), with the spread of Sharpe ratios over trials taken as
+    that of worthless ones, 1/√(days − 1). With one trial it is the probability of any skill.
+    0 for fewer than three days or returns that do not vary.
+    """
+    from scipy.stats import kurtosis, norm, skew
+
+    days, spread = len(daily), float(daily.std())
+    if days < 3 or spread <= 0:
+        return 0.0
+    ratio = float(daily.mean()) / spread
+    luck = 0.0
+    if trials > 1:
+        best = (1 - EULER_GAMMA) * norm.ppf(1 - 1 / trials)
+        best += EULER_GAMMA * norm.ppf(1 - 1 / (trials * np.e))
+        luck = float(best) / np.sqrt(days - 1)
+    shape = 1 - skew(daily) * ratio + (kurtosis(daily, fisher=False) - 1) / 4 * ratio**2
+    return float(norm.cdf((ratio - luck) * np.sqrt((days - 1) / max(float(shape), 1e-9))))
+
+
+def drawdown(equity: FloatArray) -> FloatArray:
+    """Return how far equity stands below its highest so far (at least 1), as a fraction."""
+    peak = np.maximum(np.maximum.accumulate(equity), 1)
+    fall: FloatArray = (peak - equity) / peak
+    return fall
+
+
+def _trade_metrics(net: FloatArray) -> dict[str, float]:
+    gains, losses = float(net[net > 0].sum()), float(-net[net < 0].sum())
+    return {
+        "trades": float(len(net)),
+        "mean_net_bps": float(net.mean() * 1e4) if len(net) else 0.0,
+        "win_rate": float((net > 0).mean()) if len(net) else 0.0,
+        "profit_factor": gains / losses if losses > 0 else NO_LOSS * (gains > 0),
+    }
+
+
+def _by_day(ts: IntArray, values: FloatArray, first: int, days: int) -> FloatArray:
+    total = np.zeros(days)
+    np.add.at(total, ts // MS_PER_DAY - first, values)
+    return total

@@ -1,71 +1,141 @@
-"""Intervals by block bootstrap over time.
+"""Intervals by circular block bootstrap over time.
 
-Rows of the same time are resampled together, in blocks longer than a label's overlap, so
-that neither overlapping labels nor symbols that move together make an interval too narrow.
+Rows of one moment are drawn together, in blocks of at least a day and a label's horizon:
+neither overlapping labels nor symbols that move together make an interval too narrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tradewind.models import metrics as m
 from tradewind.models.base import FloatArray, IntArray
 from tradewind.settings import MS_PER_DAY
-
-Statistic = Callable[[IntArray], float]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with a percentile interval."""
+    """A point estimate with its interval."""
 
     value: float
     low: float
     high: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """Return ``{name, name_low, name_high}``, the form of every report."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
-def interval(
-    statistic: Statistic,
-    ts: IntArray,
-    *,
-    samples: int,
-    level: float = 0.95,
-    block_ms: int = MS_PER_DAY,
-    seed: int = 0,
-) -> Interval:
-    """Return ``statistic`` of all rows, with its bootstrap interval.
+
+class TimeBootstrap:
+    """Resamples of rows by blocks of time, shared by all statistics of the same rows.
 
     Parameters
     ----------
-    statistic
-        Function of row positions, shape (m,); positions repeat in a resample.
     ts
-        Times of the rows, shape (n,), epoch ms.
+        Times of the rows in epoch ms, any order, repeats allowed, shape (n,).
     samples
-        Number of resamples.
+        Resamples, B.
     level
         Two-sided confidence level.
     block_ms
-        Length of a block; at least the label's horizon, by default a day.
+        Least length of a block, usually the label's horizon; never under a day. Where the
+        span holds fewer than two such blocks, half of the span is a block.
+    seed
+        The same rows and seed give the same interval.
     """
-    blocks = _blocks(ts, block_ms)
-    rng = np.random.default_rng(seed)
-    values = np.array(
-        [
-            statistic(
-                np.concatenate([blocks[i] for i in rng.integers(0, len(blocks), len(blocks))])
-            )
-            for _ in range(samples)
-        ]
-    )
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(statistic(np.arange(len(ts)))), float(low), float(high))
+
+    def __init__(
+        self,
+        ts: IntArray,
+        *,
+        samples: int,
+        level: float = 0.95,
+        block_ms: int = MS_PER_DAY,
+        seed: int = 0,
+    ) -> None:
+        moments, self._moment = np.unique(ts, return_inverse=True)
+        self._level = level
+        self._moments = len(moments)
+        step = float(np.median(np.diff(moments))) if len(moments) > 1 else 1.0
+        wanted = int(np.ceil(max(block_ms, MS_PER_DAY) / step))
+        self._length = max(1, min(wanted, self._moments // 2))
+        blocks = -(-self._moments // self._length)
+        rng = np.random.default_rng(seed)
+        self._starts = rng.integers(0, self._moments, (samples, blocks))
+
+    def mean(self, values: FloatArray) -> Interval:
+        """Return the mean of ``values`` (n,)."""
+        sums = self._sums(np.column_stack([values, np.ones(len(values))]))
+        return self._interval(float(np.mean(values)), sums[:, 0] / sums[:, 1])
+
+    def paired(self, loss_a: FloatArray, loss_b: FloatArray) -> Interval:
+        """Return the mean of ``loss_a − loss_b`` on the same rows: negative, a is better."""
+        return self.mean(np.asarray(loss_a) - np.asarray(loss_b))
+
+    def auc(self, p: FloatArray, y: FloatArray) -> Interval:
+        """Return the area under the ROC curve; 0.5 in a resample with a single class."""
+        order = np.argsort(p, kind="stable")
+        first = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) > 0]))
+        moment, up = self._moment[order], y[order]
+        draws = np.full(len(self._starts), 0.5)
+        for number, starts in enumerate(self._starts):
+            weight = self._times_drawn(starts)[moment]
+            ups = np.add.reduceat(weight * up, first)
+            downs = np.add.reduceat(weight * (1 - up), first)
+            pairs = ups.sum() * downs.sum()
+            if pairs > 0:
+                draws[number] = ups @ (np.cumsum(downs) - downs / 2) / pairs
+        return self._interval(m.auc(p, y), draws)
+
+    def ece(self, p: FloatArray, y: FloatArray, bins: int) -> Interval:
+        """Return the calibration error over the bins of the rows themselves.
+
+        A resample's error is biased upwards by its own noise, so the interval is moved by
+        the difference between the estimate and the resamples' median.
+        """
+        gaps = np.zeros((len(p), bins))
+        for number, part in enumerate(m.equal_mass_bins(p, bins)):
+            gaps[part, number] = p[part] - y[part]
+        sums = self._sums(np.column_stack([gaps, np.ones(len(p))]))
+        draws = np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
+        value = m.ece(p, y, bins)
+        return self._interval(value, np.maximum(0, draws + value - np.median(draws)))
+
+    def rank_correlation(self, a: FloatArray, b: FloatArray) -> Interval:
+        """Return Spearman's correlation of ``a`` and ``b``; 0 where one is constant."""
+        from scipy.stats import rankdata
+
+        x, z = (rankdata(values) / len(values) - 0.5 for values in (a, b))
+        terms = np.column_stack([x, z, x * x, z * z, x * z, np.ones(len(x))])
+        draws = _correlation(self._sums(terms))
+        return self._interval(float(_correlation(terms.sum(axis=0)[None])[0]), draws)
+
+    def _sums(self, values: FloatArray) -> FloatArray:
+        """Return the column sums of ``values`` (n, k) in each resample, shape (B, k)."""
+        at = np.zeros((self._moments, values.shape[1]))
+        np.add.at(at, self._moment, values)
+        around = np.concatenate([np.zeros((1, at.shape[1])), np.cumsum(np.vstack([at, at]), 0)])
+        sums: FloatArray = (around[self._starts + self._length] - around[self._starts]).sum(axis=1)
+        return sums
+
+    def _times_drawn(self, starts: IntArray) -> FloatArray:
+        """Return how often each moment is in one resample, shape (T,)."""
+        change = np.zeros(2 * self._moments + 1)
+        np.add.at(change, starts, 1)
+        np.add.at(change, starts + self._length, -1)
+        drawn = np.cumsum(change)[:-1]
+        times: FloatArray = drawn[: self._moments] + drawn[self._moments :]
+        return times
+
+    def _interval(self, value: float, draws: FloatArray) -> Interval:
+        tail = (1 - self._level) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return Interval(value, float(low), float(high))
 
 
-def mean_interval(
+def interval(
     values: FloatArray,
     ts: IntArray,
     *,
@@ -74,20 +144,31 @@ def mean_interval(
     block_ms: int = MS_PER_DAY,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean of ``values`` (n,) with its interval; sums per block make it quick."""
-    blocks = _blocks(ts, block_ms)
-    sums = np.array([values[block].sum() for block in blocks])
-    sizes = np.array([len(block) for block in blocks])
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(blocks), (samples, len(blocks)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    """Return the mean of ``values`` (n,) with its interval; see `TimeBootstrap`."""
+    drawn = TimeBootstrap(ts, samples=samples, level=level, block_ms=block_ms, seed=seed)
+    return drawn.mean(values)
 
 
-def _blocks(ts: IntArray, block_ms: int) -> list[IntArray]:
-    order = np.argsort(ts, kind="stable")
-    number = (ts[order] - ts.min()) // block_ms
-    cuts = np.flatnonzero(np.diff(number)) + 1
-    return [part.astype(np.int64) for part in np.split(order, cuts)]
+def paired_interval(
+    loss_a: FloatArray,
+    loss_b: FloatArray,
+    ts: IntArray,
+    *,
+    samples: int,
+    level: float = 0.95,
+    block_ms: int = MS_PER_DAY,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean of ``loss_a − loss_b`` on the same rows with its interval."""
+    drawn = TimeBootstrap(ts, samples=samples, level=level, block_ms=block_ms, seed=seed)
+    return drawn.paired(loss_a, loss_b)
+
+
+def _correlation(sums: FloatArray) -> FloatArray:
+    """Return correlations from rows of (Σx, Σz, Σx², Σz², Σxz, n); 0 without variance."""
+    x, z, xx, zz, xz, n = sums.T
+    spread = (xx - x * x / n) * (zz - z * z / n)
+    found: FloatArray = np.divide(
+        xz - x * z / n, np.sqrt(np.maximum(spread, 0)), out=np.zeros(len(n)), where=spread > 1e-12
+    )
+    return found

@@ -11,18 +11,22 @@ do not overlap, and normal priors hold the slope near 1 and the intercept near 0
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.models.base import FloatArray, IntArray
+from tradewind.models.base import BoolArray, FloatArray, IntArray
+from tradewind.models.metrics import row_log_loss
 
 CLIP = 1e-6
 KINDS = ("identity", "temperature", "platt", "beta", "isotonic")
 MIN_ROWS = 100
 ISOTONIC_BINS = 20
+ISOTONIC_LABELS = 30
+"""Labels that do not overlap, at least, behind each breakpoint."""
 SLOPE_SPREAD = 0.5
 INTERCEPT_SPREAD = 0.05
 """Standard deviations of the priors: half as steep is plausible, 1 point of base rate is."""
@@ -91,7 +95,7 @@ class CalibrationChoice:
 
 
 def fit_calibrator(
-    p_raw: FloatArray, y: FloatArray, *, ts: IntArray, horizon: int
+    p_raw: FloatArray, y: FloatArray, *, ts: IntArray, horizon: int = 1
 ) -> CalibrationChoice:
     """Compare the kinds in time order within the slice and refit the best on all of it.
 
@@ -109,7 +113,8 @@ def fit_calibrator(
     Raises
     ------
     TradewindError
-        ``not_enough_bars`` for fewer than 100 rows or only one class.
+        ``not_enough_bars`` for fewer than 100 rows or only one class; ``model_unusable``
+        for a raw probability that is NaN or infinite.
     """
     if len(y) < MIN_ROWS or len(np.unique(y)) < 2:
         raise TradewindError(
@@ -117,23 +122,48 @@ def fit_calibrator(
             f"calibration slice has {len(y)} rows with classes {np.unique(y).tolist()}",
             f"At least {MIN_ROWS} rows of both classes are needed: raise days_back",
         )
+    if not np.isfinite(p_raw).all():
+        raise TradewindError(
+            ErrorCode.MODEL_UNUSABLE,
+            f"{int((~np.isfinite(p_raw)).sum())} of {len(p_raw)} raw probabilities are not finite",
+            "Train the model again with another seed or a lower learning rate",
+        )
     order = np.argsort(ts, kind="stable")
     p, labels = np.asarray(p_raw, dtype=np.float64)[order], np.asarray(y)[order]
-    independent = len(np.unique(ts)) / len(ts) / horizon
-    scores = {kind: _out_of_fold_loss(kind, p, labels, independent) for kind in KINDS}
+    place = np.unique(np.asarray(ts)[order], return_inverse=True)[1]
+    independent = (int(place[-1]) + 1) / len(place) / horizon
+    scores = {
+        kind: _out_of_fold_loss(kind, p, labels, place, horizon, independent) for kind in KINDS
+    }
     best = min(KINDS, key=lambda kind: scores[kind])
     return CalibrationChoice(_fit(best, p, labels, independent), best, scores)
 
 
-def _out_of_fold_loss(kind: str, p: FloatArray, y: FloatArray, independent: float) -> float:
-    """Return the mean log-loss of the rows after the first fold, fitted on what came before."""
-    bounds = np.linspace(0, len(y), FOLDS + 2).astype(int)
+def judged_rows(ts: IntArray) -> BoolArray:
+    """Return which rows of a calibration slice the scores of `fit_calibrator` are over."""
+    place = np.unique(ts, return_inverse=True)[1]
+    judged: BoolArray = place >= _bounds(place)[1]
+    return judged
+
+
+def _bounds(place: IntArray) -> IntArray:
+    """Return where folds begin and end, in numbers of moments; the first is never judged."""
+    return np.linspace(0, place.max() + 1, FOLDS + 2).astype(np.int64)
+
+
+def _out_of_fold_loss(
+    kind: str, p: FloatArray, y: FloatArray, place: IntArray, horizon: int, independent: float
+) -> float:
+    """Return the mean log-loss of the judged rows, fitted on what was known before each fold.
+
+    ``place`` numbers the moments; a label is known ``horizon`` moments later.
+    """
     losses = []
-    for fold in range(1, FOLDS + 1):
-        past, now = slice(0, bounds[fold]), slice(bounds[fold], bounds[fold + 1])
+    for start, end in itertools.pairwise(_bounds(place)[1:]):
+        past, now = place + horizon <= start, (place >= start) & (place < end)
         usable = kind if len(np.unique(y[past])) == 2 else "identity"
         fitted = _fit(usable, p[past], y[past], independent)
-        losses.append(_log_loss(fitted.apply(p[now]), y[now]))
+        losses.append(row_log_loss(fitted.apply(p[now]), y[now]))
     return float(np.concatenate(losses).mean())
 
 
@@ -142,7 +172,7 @@ def _fit(kind: str, p: FloatArray, y: FloatArray, independent: float) -> Calibra
     if kind == "identity":
         return Calibrator(kind)
     if kind == "isotonic":
-        return _fit_isotonic(p, y)
+        return _fit_isotonic(p, y, independent)
     from scipy.optimize import minimize
 
     design = _design(kind, np.clip(p, CLIP, 1 - CLIP))
@@ -153,7 +183,7 @@ def _fit(kind: str, p: FloatArray, y: FloatArray, independent: float) -> Calibra
     rows = independent * len(p)
 
     def objective(w: FloatArray) -> float:
-        likelihood = rows * float(_log_loss(_sigmoid(design @ w), y).mean())
+        likelihood = rows * float(row_log_loss(_sigmoid(design @ w), y).mean())
         return likelihood + 0.5 * float((((w - prior) / spread) ** 2).sum())
 
     bounds = [(0.0, None)] * slopes + [(None, None)] * offsets
@@ -161,19 +191,33 @@ def _fit(kind: str, p: FloatArray, y: FloatArray, independent: float) -> Calibra
     return Calibrator(kind, tuple(float(w) for w in found.x))
 
 
-def _fit_isotonic(p: FloatArray, y: FloatArray) -> Calibrator:
-    """Pool the slice into equal-mass bins first, so that no step rests on a few rows."""
+def _fit_isotonic(p: FloatArray, y: FloatArray, independent: float) -> Calibrator:
+    """Pool the slice into equal-mass bins first, so that no step rests on a few labels.
+
+    Neighbours that the fit made equal become ONE breakpoint at their centre: between the
+    breakpoints the map rises steadily, and passes near one another stay near.
+    """
     from sklearn.isotonic import IsotonicRegression
 
-    parts = np.array_split(np.argsort(p, kind="stable"), min(ISOTONIC_BINS, len(p) // 50 + 1))
+    bins = min(ISOTONIC_BINS, max(2, int(independent * len(p) / ISOTONIC_LABELS)))
+    parts = np.array_split(np.argsort(p, kind="stable"), bins)
     x = np.array([p[part].mean() for part in parts])
     rate = np.array([(y[part].sum() + 0.5) / (len(part) + 1) for part in parts])
     weight = np.array([len(part) for part in parts], dtype=np.float64)
-    x, first = np.unique(x, return_index=True)
-    fitted = IsotonicRegression(out_of_bounds="clip").fit_transform(
-        x, rate[first], sample_weight=weight[first]
-    )
+    fitted = IsotonicRegression().fit_transform(x, rate, sample_weight=weight)
+    x, fitted, weight = _merged(fitted, x, fitted, weight)
+    x, fitted, _ = _merged(np.round(x, 12), x, fitted, weight)
     return Calibrator("isotonic", tuple(map(float, x)), tuple(map(float, fitted)))
+
+
+def _merged(
+    by: FloatArray, x: FloatArray, y: FloatArray, weight: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the weighted centres of the points that are equal in ``by``."""
+    _, group = np.unique(by, return_inverse=True)
+    sums = np.zeros((int(group.max()) + 1, 3))
+    np.add.at(sums, group, np.column_stack([x * weight, y * weight, weight]))
+    return sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2], sums[:, 2]
 
 
 def _design(kind: str, p: FloatArray) -> FloatArray:
@@ -188,8 +232,3 @@ def _design(kind: str, p: FloatArray) -> FloatArray:
 def _sigmoid(z: FloatArray) -> FloatArray:
     out: FloatArray = 1 / (1 + np.exp(-np.clip(z, -50, 50)))
     return out
-
-
-def _log_loss(p: FloatArray, y: FloatArray) -> FloatArray:
-    q = np.clip(p, CLIP, 1 - CLIP)
-    return -(y * np.log(q) + (1 - y) * np.log1p(-q))

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import FloatArray
 from tradewind.models.reference import PREDICTION, Reference
 from tradewind.settings import DriftSettings
@@ -19,13 +20,15 @@ FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class DriftReport:
-    """PSI per column, the prediction among them under ``p_up``."""
+    """PSI per column, the prediction among them under ``p_up``; ``rows`` were compared."""
 
     psi: dict[str, float]
+    statuses: dict[str, Status]
     status: Status
     worst_feature: str
     worst_psi: float
     prediction_psi: float
+    rows: int
 
     def to_metrics(self) -> dict[str, float]:
         """Return ``psi_{column}`` figures, the worst first."""
@@ -57,18 +60,34 @@ def drift_report(
 ) -> DriftReport:
     """Compare recent features (n, F) and predictions (n,) with the version's reference.
 
-    NaN has a bin of its own: a feature that falls silent drifts. No rows give PSI 0.
+    NaN has a bin of its own: a feature that falls silent drifts. Neighbouring rows are alike,
+    so a short window differs from a longer reference even where nothing changed.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` without rows, or without a column that the reference knows.
     """
+    unknown = [name for name in reference.names if name not in names]
+    if unknown or len(p_up) == 0 or len(wide) != len(p_up):
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"{len(wide)} rows of features and {len(p_up)} predictions, "
+            f"missing columns: {', '.join(unknown) or 'none'}",
+            "Pass recent rows built with the feature definitions of this version",
+        )
     columns = {name: wide[:, i] for i, name in enumerate(names)} | {PREDICTION: p_up}
     found = {
-        name: psi(item.shares, item.shares_of(columns[name])) if len(p_up) else 0.0
+        name: psi(item.shares, item.shares_of(columns[name]))
         for name, item in reference.bins.items()
     }
     worst = max(found, key=lambda name: found[name])
     return DriftReport(
         psi=found,
+        statuses={name: status_of(value, settings) for name, value in found.items()},
         status=status_of(found[worst], settings),
         worst_feature=worst,
         worst_psi=found[worst],
         prediction_psi=found[PREDICTION],
+        rows=len(p_up),
     )

@@ -40,10 +40,11 @@ def write_drift_html(reference: Samples, current: Samples, target: Path, *, seed
 
 
 def _sampled(samples: Samples, seed: int) -> np.ndarray:
-    if len(samples) <= MAX_ROWS:
-        return samples.wide
-    rows = np.random.default_rng(seed).choice(len(samples), MAX_ROWS, replace=False)
-    return samples.wide[np.sort(rows)]
+    wide = samples.wide
+    if len(samples) > MAX_ROWS:
+        rows = np.random.default_rng(seed).choice(len(samples), MAX_ROWS, replace=False)
+        wide = wide[np.sort(rows)]
+    return np.where(np.isfinite(wide), wide, np.nan)
 
 
 def _frame(values: np.ndarray, names: list[str]) -> object:

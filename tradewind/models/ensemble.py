@@ -16,10 +16,10 @@ import numpy as np
 
 from tradewind.contracts import Action, Vote, confidence
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import VoteSettings
 
 Consensus = Literal["strong", "medium", "single", "none"]
-STRONG_SHARE = 0.75
-TIE = 0.05
+VOTE_RULES = VoteSettings()
 
 
 @dataclass(frozen=True)
@@ -93,30 +93,35 @@ def vote_confidence(p_up: float, action: Action) -> float:
     return 1 - distance if action is Action.HOLD else distance
 
 
-def combine(ballots: Sequence[Ballot]) -> Combination:
+def combine(ballots: Sequence[Ballot], rules: VoteSettings = VOTE_RULES) -> Combination:
     """Return the vote's result.
 
     BUY or SELL wins by the greater sum of weight × confidence, and stands only with a
     consensus: at least three quarters of the votes (strong), more votes than any other
-    action or as many as HOLD (medium). Sides within 5 % of each other, or as many votes
-    on both, give HOLD. Ballots of zero weight do not count; without any other, HOLD.
+    action or as many as HOLD (medium), or the only vote (single). Sides within 5 % of each
+    other, or as many votes on both, give HOLD. Ballots of zero weight do not count;
+    without any other, HOLD.
     """
     counted = [ballot for ballot in ballots if ballot.weight > 0]
     if not counted:
         return Combination(Action.HOLD, 0.0, "none")
     number = {action: sum(b.action is action for b in counted) for action in Action}
     if number[Action.BUY] + number[Action.SELL] == 0:
-        return _result(counted, Action.HOLD)
+        return _result(counted, Action.HOLD, rules)
     winner, loser = _by_score(counted)
-    if number[winner] <= number[loser] or _tied(counted):
+    if number[winner] <= number[loser] or _tied(counted, rules.tie):
         return Combination(Action.HOLD, _mean_confidence(counted, Action.HOLD), "none")
     if number[Action.HOLD] > number[winner]:
-        return _result(counted, Action.HOLD)
-    return _result(counted, winner)
+        return _result(counted, Action.HOLD, rules)
+    return _result(counted, winner, rules)
 
 
 def combine_members(
-    members: Sequence[Member], *, threshold: float, missing: Sequence[str] = ()
+    members: Sequence[Member],
+    *,
+    threshold: float,
+    missing: Sequence[str] = (),
+    rules: VoteSettings = VOTE_RULES,
 ) -> EnsembleForecast:
     """Pool the members' forecasts and hold the vote.
 
@@ -136,9 +141,11 @@ def combine_members(
         )
     actions = [member_action(member.p_up, threshold) for member in members]
     certainty = [vote_confidence(m.p_up, a) for m, a in zip(members, actions, strict=True)]
-    weights = _normalised([m.skill * c for m, c in zip(members, certainty, strict=True)])
-    vote = combine([Ballot(*parts) for parts in zip(actions, certainty, weights, strict=True)])
-    share = np.array(_normalised([m.skill for m in members]))
+    skill = [max(0.0, member.skill) for member in members]
+    weights = _normalised([s * c for s, c in zip(skill, certainty, strict=True)])
+    ballots = [Ballot(*parts) for parts in zip(actions, certainty, weights, strict=True)]
+    vote = combine(ballots, rules)
+    share = np.array(_normalised(skill))
     if share.sum() == 0:
         share = np.full(len(members), 1 / len(members))
     p_each = np.array([m.p_up for m in members])
@@ -194,17 +201,17 @@ def _by_score(ballots: Sequence[Ballot]) -> tuple[Action, Action]:
     return Action.SELL, Action.BUY
 
 
-def _tied(ballots: Sequence[Ballot]) -> bool:
+def _tied(ballots: Sequence[Ballot], within: float) -> bool:
     score = [
         sum(b.weight * b.confidence for b in ballots if b.action is action)
         for action in (Action.BUY, Action.SELL)
     ]
-    return bool(min(score) > 0 and max(score) - min(score) <= TIE * max(score))
+    return bool(min(score) > 0 and max(score) - min(score) <= within * max(score))
 
 
-def _result(ballots: Sequence[Ballot], action: Action) -> Combination:
+def _result(ballots: Sequence[Ballot], action: Action, rules: VoteSettings) -> Combination:
     votes = sum(ballot.action is action for ballot in ballots)
-    consensus: Consensus = "strong" if votes / len(ballots) >= STRONG_SHARE else "medium"
+    consensus: Consensus = "strong" if votes / len(ballots) >= rules.strong_share else "medium"
     if len(ballots) == 1:
         consensus = "single"
     return Combination(action, _mean_confidence(ballots, action), consensus)

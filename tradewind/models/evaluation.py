@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from tradewind.models import metrics as m
-from tradewind.models.backtest import Backtest, backtest
-from tradewind.models.base import FloatArray, Forecaster, Samples
-from tradewind.models.baselines import BASELINES, baseline_predictions
-from tradewind.models.bootstrap import interval, mean_interval
+from tradewind.models.backtest import Backtest, backtest, round_trip
+from tradewind.models.base import FloatArray, Forecaster, IntArray, Samples
+from tradewind.models.baselines import baseline_predictions
+from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.bundle import ModelBundle, row_seeds
-from tradewind.models.calibration import CalibrationChoice, fit_calibrator
+from tradewind.models.calibration import CalibrationChoice, fit_calibrator, judged_rows
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.reference import Reference
-from tradewind.models.splits import time_split
+from tradewind.models.splits import Split, time_split
 from tradewind.models.training import rows_of
 from tradewind.models.uncertainty import Forecast
 from tradewind.models.walk_forward import OutOfSample
 from tradewind.settings import Settings
 
-CLASSIFICATION = ("auc", "log_loss", "brier", "ece", "accuracy")
+MOST_CONFIDENT = 0.05
+"""Share of rows, the surest first, whose accuracy is shown beside everyone's."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,15 @@ class EvaluationReport:
     importance: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return self.figures
+        """Return the figures as JSON values; what is not a finite number is None."""
+        clean: dict[str, Any] = _json(self.figures)
+        return clean
 
     def metrics(self) -> dict[str, float | None]:
         """Return the flat figures that a run logs, by the names used everywhere."""
         return {
             name: value
-            for name, value in self.figures.items()
+            for name, value in self.to_json().items()
             if value is None or isinstance(value, (int, float))
         }
 
@@ -85,8 +87,9 @@ def calibrate_candidate(
     choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts, horizon=settings.training.horizon)
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
-    base_loss = m.log_loss(np.full(len(calib), base_rate), calib.y_up)
-    # Out of fold: the calibrator's own slice would flatter it.
+    # Out of fold, and the same rows for both: the calibrator's own slice would flatter it.
+    y = calib.y_up[judged_rows(calib.ts)]
+    base_loss = m.log_loss(np.full(len(y), base_rate), y)
     skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
     reference = Reference.fit(calib.wide, calib.wide_names, p_up, bins=settings.drift.bins)
     return Calibrated(choice, reference, skill, base_rate)
@@ -105,12 +108,12 @@ def evaluate(
     train, test = samples.subset(split.train), samples.subset(split.test)
     forecast = bundle.predict(test, n_samples=settings.serving.n_samples)
     baselines = baseline_predictions(train, test)
-    trading = _trade(settings, test, forecast.p_up)
+    trading = _trade(settings, test, forecast)
     figures: dict[str, Any] = {
         "rows": len(test),
         "test_start_ms": int(test.ts[0]),
         "test_end_ms": int(test.ts[-1]),
-        **_with_intervals(settings, forecast.p_up, test),
+        **_with_intervals(settings, forecast.p_up, test.y_up, test.ts),
         **_uncertainty(settings, forecast, test),
         **trading.metrics,
         **_against_baselines(settings, forecast.p_up, baselines, test),
@@ -133,7 +136,7 @@ def evaluate(
     )
 
 
-def _split(settings: Settings, samples: Samples) -> Any:
+def _split(settings: Settings, samples: Samples) -> Split:
     return time_split(
         samples.ts,
         horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
@@ -141,15 +144,14 @@ def _split(settings: Settings, samples: Samples) -> Any:
     )
 
 
-def _trade(settings: Settings, rows: Samples, p_up: FloatArray) -> Backtest:
+def _trade(settings: Settings, rows: Samples, forecast: Forecast) -> Backtest:
     return backtest(
         rows.ts,
         rows.symbol,
-        p_up,
+        forecast.p_up,
         rows.fwd_ret,
-        threshold=settings.serving.base_threshold,
-        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
-        costs=settings.costs,
+        allowed=forecast.epistemic_p <= settings.serving.epistemic_p_limit,
+        **_rule(settings),
     )
 
 
@@ -159,32 +161,45 @@ def _trade_rows(settings: Settings, rows: OutOfSample) -> Backtest:
         rows.symbol,
         rows.p_up,
         rows.fwd_ret,
-        threshold=settings.serving.base_threshold,
-        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
-        costs=settings.costs,
+        allowed=rows.epistemic_p <= settings.serving.epistemic_p_limit,
+        **_rule(settings),
     )
 
 
-def _with_intervals(settings: Settings, p: FloatArray, rows: Samples) -> dict[str, float]:
-    bins = settings.calibration.ece_bins
-    figures = dict(m.classification_metrics(p, rows.y_up, bins=bins))
-    samples, level = settings.training.bootstrap_samples, settings.gates.confidence_level
-    ranked = interval(lambda i: m.auc(p[i], rows.y_up[i]), rows.ts, samples=samples, level=level)
-    error = interval(
-        lambda i: m.ece(p[i], rows.y_up[i], bins), rows.ts, samples=samples, level=level
-    )
-    figures |= {"auc_low": ranked.low, "auc_high": ranked.high}
-    figures |= {"ece_low": error.low, "ece_high": error.high}
-    rowwise = {
-        "log_loss": m.row_log_loss(p, rows.y_up),
-        "brier": (p - rows.y_up) ** 2,
-        "accuracy": ((p >= 0.5) == (rows.y_up == 1)).astype(np.float64),
+def _rule(settings: Settings) -> dict[str, Any]:
+    return {
+        "threshold": settings.serving.base_threshold,
+        "horizon_ms": settings.training.horizon * settings.market.timeframe_ms,
+        "cost": round_trip(settings),
     }
-    for name, values in rowwise.items():
-        found = mean_interval(values, rows.ts, samples=samples, level=level)
-        figures |= {f"{name}_low": found.low, f"{name}_high": found.high}
-    figures["ece_perfect"] = m.perfect_ece(p, bins)
-    return figures
+
+
+def _bootstrap(settings: Settings, ts: IntArray) -> TimeBootstrap:
+    return TimeBootstrap(
+        ts,
+        samples=settings.training.bootstrap_samples,
+        level=settings.gates.confidence_level,
+        block_ms=settings.training.horizon * settings.market.timeframe_ms,
+        seed=settings.training.seed,
+    )
+
+
+def _with_intervals(
+    settings: Settings, p: FloatArray, y: FloatArray, ts: IntArray
+) -> dict[str, float]:
+    bins = settings.calibration.ece_bins
+    drawn = _bootstrap(settings, ts)
+    intervals = {
+        "auc": drawn.auc(p, y),
+        "log_loss": drawn.mean(m.row_log_loss(p, y)),
+        "brier": drawn.mean((p - y) ** 2),
+        "ece": drawn.ece(p, y, bins),
+        "accuracy": drawn.mean(((p >= 0.5) == (y == 1)).astype(np.float64)),
+    }
+    figures: dict[str, float] = {}
+    for name, found in intervals.items():
+        figures |= found.named(name)
+    return figures | {"ece_perfect": m.perfect_ece(p, bins)}
 
 
 def _uncertainty(settings: Settings, forecast: Forecast, rows: Samples) -> dict[str, Any]:
@@ -196,12 +211,12 @@ def _uncertainty(settings: Settings, forecast: Forecast, rows: Samples) -> dict[
         "risk_coverage_area": float(np.trapezoid(risk, coverage)),
         "mean_absolute_error": float(error.mean()),
         "error_by_uncertainty_decile": m.error_by_decile(forecast.uncertainty, error),
-        "confident_5pct_accuracy": _most_confident(forecast.p_up, rows.y_up, 0.05),
+        "confident_5pct_accuracy": _most_confident(forecast.p_up, rows.y_up),
     }
 
 
-def _most_confident(p: FloatArray, y: FloatArray, share: float) -> float:
-    count = max(1, int(len(p) * share))
+def _most_confident(p: FloatArray, y: FloatArray) -> float:
+    count = max(1, int(len(p) * MOST_CONFIDENT))
     rows = np.argsort(-np.abs(p - 0.5), kind="stable")[:count]
     return m.accuracy(p[rows], y[rows])
 
@@ -210,22 +225,13 @@ def _against_baselines(
     settings: Settings, p: FloatArray, baselines: dict[str, FloatArray], rows: Samples
 ) -> dict[str, float]:
     figures: dict[str, float] = {}
+    drawn = _bootstrap(settings, rows.ts)
     loss = m.row_log_loss(p, rows.y_up)
-    for name in BASELINES:
-        other = baselines[name]
+    for name, other in baselines.items():
         for metric, value in m.classification_metrics(other, rows.y_up).items():
             figures[f"{name}_{metric}"] = value
-        gain = mean_interval(
-            loss - m.row_log_loss(other, rows.y_up),
-            rows.ts,
-            samples=settings.training.bootstrap_samples,
-            level=settings.gates.confidence_level,
-        )
-        figures |= {
-            f"log_loss_minus_{name}": gain.value,
-            f"log_loss_minus_{name}_low": gain.low,
-            f"log_loss_minus_{name}_high": gain.high,
-        }
+        gain = drawn.paired(loss, m.row_log_loss(other, rows.y_up))
+        figures |= gain.named(f"log_loss_minus_{name}")
     return figures
 
 
@@ -236,49 +242,50 @@ def _per_symbol(
     for code in np.unique(rows.symbol):
         mask = rows.symbol == code
         part = rows.subset(mask)
-        figures = _with_intervals(settings, forecast.p_up[mask], part)
+        figures = _with_intervals(settings, forecast.p_up[mask], part.y_up, part.ts)
         figures["rows"] = len(part)
-        for name in BASELINES:
+        for name, other in baselines.items():
             for metric in ("auc", "log_loss", "brier"):
-                figures[f"{name}_{metric}"] = getattr(m, metric)(baselines[name][mask], part.y_up)
+                figures[f"{name}_{metric}"] = getattr(m, metric)(other[mask], part.y_up)
         found[rows.symbols[int(code)]] = figures
     return found
 
 
 def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str, Any]:
     bins = settings.calibration.ece_bins
-    samples, level = settings.training.bootstrap_samples, settings.gates.confidence_level
-    figures: dict[str, Any] = {"wf_rows": len(rows.ts)}
-    for name, value in m.classification_metrics(rows.p_up, rows.y, bins=bins).items():
-        figures[f"wf_{name}"] = value
-    ranked = interval(
-        lambda i: m.auc(rows.p_up[i], rows.y[i]), rows.ts, samples=samples, level=level
+    pooled = _with_intervals(settings, rows.p_up, rows.y, rows.ts)
+    gain = _bootstrap(settings, rows.ts).paired(
+        m.row_log_loss(rows.p_up, rows.y), m.row_log_loss(rows.base_rate, rows.y)
     )
-    gain = mean_interval(
-        m.row_log_loss(rows.p_up, rows.y) - m.row_log_loss(rows.base_rate, rows.y),
-        rows.ts,
-        samples=samples,
-        level=level,
-    )
-    figures |= {
-        "wf_auc_low": ranked.low,
-        "wf_auc_high": ranked.high,
-        "wf_ece_perfect": m.perfect_ece(rows.p_up, bins),
-        "wf_base_rate_log_loss": m.log_loss(rows.base_rate, rows.y),
-        "wf_log_loss_minus_base_rate": gain.value,
-        "wf_log_loss_minus_base_rate_low": gain.low,
-        "wf_log_loss_minus_base_rate_high": gain.high,
-        "wf_folds": [
-            {
-                "fold": int(number),
-                "start_ms": int(rows.ts[rows.fold == number].min()),
-                "rows": int((rows.fold == number).sum()),
-                **m.classification_metrics(
-                    rows.p_up[rows.fold == number], rows.y[rows.fold == number], bins=bins
-                ),
-            }
-            for number in np.unique(rows.fold)
-        ],
+    pooled |= {
+        "rows": len(rows.ts),
+        "ece_perfect_overlapping": m.perfect_ece_overlapping(
+            rows.p_up, rows.ts, rows.symbol, horizon=settings.training.horizon, bins=bins
+        ),
+        "base_rate_log_loss": m.log_loss(rows.base_rate, rows.y),
+        **gain.named("log_loss_minus_base_rate"),
+        **trading.metrics,
     }
-    figures |= {f"wf_{name}": value for name, value in trading.metrics.items()}
+    figures: dict[str, Any] = {f"wf_{name}": value for name, value in pooled.items()}
+    figures["wf_reliability"] = m.reliability(rows.p_up, rows.y, bins)
+    figures["wf_folds"] = [
+        {
+            "fold": int(number),
+            "start_ms": int(rows.ts[own].min()),
+            "rows": int(own.sum()),
+            **m.classification_metrics(rows.p_up[own], rows.y[own], bins=bins),
+        }
+        for number in np.unique(rows.fold)
+        for own in [rows.fold == number]
+    ]
     return figures
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models import metrics as m
 from tradewind.models.base import FloatArray
-from tradewind.models.bootstrap import mean_interval
+from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.evaluation import EvaluationReport
+from tradewind.models.walk_forward import OutOfSample
 from tradewind.settings import Settings
 
 GATE_NAMES = ("skill", "ece", "champion", "uncertainty", "finite", "artefact", "smoke")
+"""All release gates; the last two are the caller's, who adds them `GateReport.with_gate`."""
+
+FORECAST_ARRAYS = ("p_up", "mu", "uncertainty", "epistemic_p", "confidence", "conviction")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,11 @@ class GateReport:
 
 
 def check_gates(
-    settings: Settings, report: EvaluationReport, champion_p: FloatArray | None
+    settings: Settings,
+    report: EvaluationReport,
+    champion_p: FloatArray | None,
+    *,
+    pooled: OutOfSample | None = None,
 ) -> GateReport:
     """Return the statistical gates of a candidate.
 
@@ -61,14 +70,18 @@ def check_gates(
     champion_p
         The champion's calibrated p_up on the report's own test rows, shape (n,); None
         where there is no champion to compare with.
+    pooled
+        Walk-forward rows of the whole family (`walk_forward.pool`) for the ECE gate, where
+        the report's own are too few.
     """
+    rows = report.out_of_sample if pooled is None else pooled
     return GateReport(
         (
             _skill(settings, report),
-            _ece(settings, report),
+            _ece(settings, rows),
             _champion(settings, report, champion_p),
             _uncertainty(settings, report),
-            _finite(report),
+            _finite(report, rows),
         )
     )
 
@@ -76,40 +89,42 @@ def check_gates(
 def _skill(settings: Settings, report: EvaluationReport) -> Gate:
     """Accuracy above its minimum, or a log-loss significantly below the base rate's."""
     accuracy = float(report.figures["accuracy"])
+    gain = float(report.figures["log_loss_minus_base_rate"])
     high = float(report.figures["log_loss_minus_base_rate_high"])
     limit = settings.gates.min_accuracy
     return Gate(
         "skill",
-        accuracy > limit or high < 0,
-        accuracy,
+        bool(accuracy > limit or high < 0),
+        _finite_or_none(accuracy),
         limit,
-        f"accuracy {accuracy:.4f} (gate > {limit}), or log-loss minus base rate at most "
-        f"{high:+.5f} at {settings.gates.confidence_level:.0%} (gate < 0)",
+        f"accuracy {accuracy:.4f} on {len(report.test)} test rows (gate > {limit}), or log-loss "
+        f"minus the base rate's {gain:+.5f}, at most {high:+.5f} with "
+        f"{settings.gates.confidence_level:.0%} confidence (gate < 0)",
     )
 
 
-def _ece(settings: Settings, report: EvaluationReport) -> Gate:
+def _ece(settings: Settings, rows: OutOfSample | None) -> Gate:
     """Calibration error on pooled walk-forward rows, beside a perfect model's."""
-    rows = report.out_of_sample
     count = 0 if rows is None else len(rows.ts)
-    limit = settings.calibration.ece_gate
-    if rows is None or count < settings.calibration.min_gate_rows:
+    limit, needed = settings.calibration.ece_gate, settings.calibration.min_gate_rows
+    if rows is None or count < needed:
         return Gate(
             "ece",
             False,
             None,
             limit,
-            f"ECE needs {settings.calibration.min_gate_rows} walk-forward rows, there are {count}",
+            f"ECE is judged on at least {needed} out-of-sample walk-forward rows, there are "
+            f"{count}: raise training.days_back",
         )
-    value = m.ece(rows.p_up, rows.y, settings.calibration.ece_bins)
-    perfect = m.perfect_ece(rows.p_up, settings.calibration.ece_bins)
+    bins = settings.calibration.ece_bins
+    value = m.ece(rows.p_up, rows.y, bins)
     return Gate(
         "ece",
-        value <= limit,
-        value,
+        bool(value <= limit),
+        _finite_or_none(value),
         limit,
-        f"ECE {value:.4f} on {count} walk-forward rows (gate ≤ {limit}; "
-        f"a perfectly calibrated model would show {perfect:.4f})",
+        f"ECE {value:.4f} on {count} walk-forward rows (gate ≤ {limit}; a perfectly "
+        f"calibrated model would show {m.perfect_ece(rows.p_up, bins):.4f})",
     )
 
 
@@ -118,16 +133,19 @@ def _champion(settings: Settings, report: EvaluationReport, champion_p: FloatArr
     if champion_p is None:
         return Gate("champion", True, None, 0.0, "no champion to compare with")
     rows = report.test
-    worse = mean_interval(
-        m.row_log_loss(report.forecast.p_up, rows.y_up) - m.row_log_loss(champion_p, rows.y_up),
-        rows.ts,
-        samples=settings.training.bootstrap_samples,
-        level=settings.gates.confidence_level,
+    if champion_p.shape != (len(rows),):
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"champion_p has shape {champion_p.shape}, the test slice {len(rows)} rows",
+            "Predict with the champion on report.test",
+        )
+    worse = _bootstrap(settings, report).paired(
+        m.row_log_loss(report.forecast.p_up, rows.y_up), m.row_log_loss(champion_p, rows.y_up)
     )
     return Gate(
         "champion",
-        worse.low <= 0,
-        worse.value,
+        bool(worse.low <= 0),
+        _finite_or_none(worse.value),
         0.0,
         f"log-loss minus the champion's on the same {len(rows)} rows {worse.value:+.5f} "
         f"[{worse.low:+.5f}, {worse.high:+.5f}] (gate: not above 0 with confidence)",
@@ -136,37 +154,36 @@ def _champion(settings: Settings, report: EvaluationReport, champion_p: FloatArr
 
 def _uncertainty(settings: Settings, report: EvaluationReport) -> Gate:
     """The error grows with the stated uncertainty: rank correlation above 0 with confidence."""
-    from scipy.stats import rankdata
-
-    rows = report.test
-    error = rankdata(np.abs(rows.fwd_ret - report.forecast.mu))
-    stated = rankdata(report.forecast.uncertainty)
-    product = _standardised(error) * _standardised(stated)
-    found = mean_interval(
-        product,
-        rows.ts,
-        samples=settings.training.bootstrap_samples,
-        level=settings.gates.confidence_level,
-    )
+    error = np.abs(report.test.fwd_ret - report.forecast.mu)
+    found = _bootstrap(settings, report).rank_correlation(error, report.forecast.uncertainty)
     return Gate(
         "uncertainty",
-        found.low > 0,
-        found.value,
+        bool(found.low > 0),
+        _finite_or_none(found.value),
         0.0,
         f"rank correlation of error with uncertainty {found.value:+.3f} "
         f"[{found.low:+.3f}, {found.high:+.3f}] (gate: above 0 with confidence)",
     )
 
 
-def _finite(report: EvaluationReport) -> Gate:
-    forecast = report.forecast
-    bad = sum(
-        int((~np.isfinite(values)).sum())
-        for values in (forecast.p_up, forecast.mu, forecast.uncertainty, forecast.epistemic_p)
-    )
+def _finite(report: EvaluationReport, rows: OutOfSample | None) -> Gate:
+    """No NaN or infinity in any prediction, of the test slice or walked forward."""
+    seen = [getattr(report.forecast, name) for name in FORECAST_ARRAYS]
+    if rows is not None:
+        seen += [getattr(rows, name) for name in ("p_up", "mu", "sigma", "epistemic_p")]
+    bad = sum(int((~np.isfinite(values)).sum()) for values in seen)
     return Gate("finite", bad == 0, float(bad), 0.0, f"{bad} values are NaN or infinite (gate 0)")
 
 
-def _standardised(values: FloatArray) -> FloatArray:
-    spread = float(values.std())
-    return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+def _bootstrap(settings: Settings, report: EvaluationReport) -> TimeBootstrap:
+    return TimeBootstrap(
+        report.test.ts,
+        samples=settings.training.bootstrap_samples,
+        level=settings.gates.confidence_level,
+        block_ms=settings.training.horizon * settings.market.timeframe_ms,
+        seed=settings.training.seed,
+    )
+
+
+def _finite_or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

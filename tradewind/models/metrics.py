@@ -73,6 +73,40 @@ def perfect_ece(p: FloatArray, bins: int = ECE_BINS, *, repeats: int = 200, seed
     return total / len(p)
 
 
+def perfect_ece_overlapping(
+    p: FloatArray,
+    ts: IntArray,
+    symbol: IntArray,
+    *,
+    horizon: int,
+    bins: int = ECE_BINS,
+    repeats: int = 100,
+    seed: int = 0,
+) -> float:
+    """Return `perfect_ece` for labels that overlap by ``horizon`` bars, as real ones do.
+
+    The label of a bar is drawn from the sum of the ``horizon`` shocks after it, so that
+    neighbours share most of theirs; ``p`` still is each label's exact probability. Symbols
+    are drawn independently, so markets that move together make the true figure larger yet.
+    """
+    from scipy.stats import norm
+
+    parts = equal_mass_bins(p, bins)
+    rng = np.random.default_rng(seed)
+    order = np.lexsort((ts, symbol))
+    threshold = norm.ppf(np.clip(p[order], CLIP, 1 - CLIP))
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(symbol[order]) != 0]))
+    up = np.empty(len(p), dtype=np.float64)
+    total = 0.0
+    for _ in range(repeats):
+        for own in np.split(np.arange(len(p)), starts[1:]):
+            path = np.concatenate([[0.0], np.cumsum(rng.normal(size=len(own) + horizon - 1))])
+            future = (path[horizon:] - path[:-horizon]) / np.sqrt(horizon)
+            up[order[own]] = future < threshold[own]
+        total += sum(abs(up[part].mean() - p[part].mean()) * len(part) for part in parts)
+    return total / repeats / len(p)
+
+
 def reliability(
     p: FloatArray, y: FloatArray, bins: int = ECE_BINS
 ) -> list[tuple[float, float, int]]:

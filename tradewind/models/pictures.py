@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tradewind.files import atomic_path
 from tradewind.models import metrics as m
+from tradewind.models.backtest import drawdown
 from tradewind.models.evaluation import EvaluationReport
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_COLOUR = "#1f6f8b"
 OTHER_COLOUR = "#c0563b"
+THIRD_COLOUR = "#7a9e3f"
 GUIDE_COLOUR = "#888888"
 
 
@@ -47,30 +49,34 @@ def _save(
     axes = figure.add_subplot()
     paint(axes, report)
     axes.grid(visible=True, alpha=0.25)
+    axes.set_axisbelow(True)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format="png")
     return target
 
 
 def _reliability(axes: Axes, report: EvaluationReport) -> None:
-    rows = report.out_of_sample
-    if rows is not None:
-        p, y, what = rows.p_up, rows.y, "walk-forward"
-    else:
-        p, y, what = report.forecast.p_up, report.test.y_up, "test"
-    points = m.reliability(p, y)
-    stated = np.array([point[0] for point in points])
-    realised = np.array([point[1] for point in points])
-    error = np.sqrt(realised * (1 - realised) / np.array([point[2] for point in points]))
+    figures = report.figures
+    prefix, what = ("", "test slice") if report.out_of_sample is None else ("wf_", "walk-forward")
+    stated, realised, rows = (
+        np.array(part) for part in zip(*figures[f"{prefix}reliability"], strict=True)
+    )
+    error = np.sqrt(realised * (1 - realised) / rows)
     axes.plot(stated, stated, color=GUIDE_COLOUR, linestyle="--", label="perfect")
     axes.errorbar(
-        stated, realised, yerr=error, fmt="o-", color=MODEL_COLOUR, capsize=3, label="model ± 1 se"
+        stated,
+        realised,
+        yerr=error,
+        fmt="o-",
+        color=MODEL_COLOUR,
+        capsize=3,
+        label="model ± 1 se of independent rows",
     )
     axes.set(
-        xlabel="stated p_up",
+        xlabel="stated p_up (mean of an equal-mass bin)",
         ylabel="share that rose",
-        title=f"Reliability, {what}: ECE {m.ece(p, y):.4f} (perfect {m.perfect_ece(p):.4f}), "
-        f"n {len(p)}",
+        title=f"Reliability, {what}: ECE {figures[f'{prefix}ece']:.4f} on {rows.sum():.0f} rows "
+        f"(perfect {figures[f'{prefix}ece_perfect']:.4f})",
     )
     axes.legend()
 
@@ -80,7 +86,7 @@ def _roc(axes: Axes, report: EvaluationReport) -> None:
 
     y = report.test.y_up
     curves = {"model": report.forecast.p_up, **report.baselines}
-    colours = (MODEL_COLOUR, GUIDE_COLOUR, OTHER_COLOUR, "#7a9e3f")
+    colours = (MODEL_COLOUR, GUIDE_COLOUR, OTHER_COLOUR, THIRD_COLOUR)
     for (name, p), colour in zip(curves.items(), colours, strict=True):
         false, true, _ = roc_curve(y, p)
         axes.plot(false, true, color=colour, label=f"{name} {m.auc(p, y):.4f}")
@@ -112,17 +118,17 @@ def _risk_coverage(axes: Axes, report: EvaluationReport) -> None:
 
 def _equity(axes: Axes, report: EvaluationReport) -> None:
     trading = report.out_of_sample_trading or report.trading
-    what = "walk-forward" if report.out_of_sample_trading else "test"
+    what = "walk-forward" if report.out_of_sample_trading else "test slice"
     days = _dates(trading.day.tolist())
-    peak = np.maximum.accumulate(np.maximum(trading.equity, 1))
     axes.plot(days, (trading.equity - 1) * 100, color=MODEL_COLOUR, label="model, net of costs")
+    axes.plot(days, (trading.held - 1) * 100, color=THIRD_COLOUR, label="buy and hold")
     axes.fill_between(
         days,
-        (trading.equity - peak) / peak * 100,
+        -drawdown(trading.equity) * 100,
         0,
         color=OTHER_COLOUR,
         alpha=0.3,
-        label="drawdown",
+        label="model's drawdown",
     )
     axes.axhline(0, color=GUIDE_COLOUR, linestyle="--", label="no trade")
     axes.set(

@@ -27,13 +27,17 @@ class Bins:
 
     @classmethod
     def fit(cls, values: FloatArray, bins: int) -> Bins:
-        """Return equal-mass bins; repeated edges of a constant or coarse column merge."""
+        """Return equal-mass bins, or one a value where there are few values.
+
+        A few-valued (or constant) column also gets a bin below and one above them, which
+        are empty now: a constant that moves must not look unmoved.
+        """
         finite = values[np.isfinite(values)]
-        edges = (
-            np.unique(np.quantile(finite, np.linspace(0, 1, bins + 1)[1:-1]))
-            if len(finite)
-            else np.array([])
-        )
+        distinct = np.unique(finite)
+        if len(distinct) > bins:
+            edges = np.unique(np.quantile(finite, np.linspace(0, 1, bins + 1)[1:-1]))
+        else:
+            edges = np.concatenate([np.nextafter(distinct[:1], -np.inf), distinct])
         inner = tuple(float(edge) for edge in edges)
         return cls(inner, cls(inner, ()).shares_of(values))
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from tradewind.contracts import POOLED
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_bytes
+from tradewind.models import metrics as m
 from tradewind.models.base import EpochHook, FloatArray, IntArray, Samples
 from tradewind.models.bundle import row_seeds
 from tradewind.models.calibration import fit_calibrator
 from tradewind.models.dataset import TrainingSet
+from tradewind.models.families import forecaster_class
 from tradewind.models.splits import Fold, walk_forward
-from tradewind.models.training import fit_on, rows_of
+from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
-DEEP_FAMILIES = ("transformer",)
-REVISION = 1
+REVISION = 3
 """Raised when what a fold stores, or how it is made, changes."""
 
 
@@ -77,30 +80,23 @@ def run_walk_forward(
     TradewindError
         ``not_enough_bars`` when not even one fold fits into the span.
     """
+    given = {"seed": seed, "epochs": epochs}
+    update = {name: value for name, value in given.items() if value is not None}
+    training = settings.training.model_copy(update=update)
+    settings = settings.model_copy(update={"training": training})
     samples = rows_of(training_set.samples, key)
-    chosen_seed = settings.training.seed if seed is None else seed
-    folds = plan_folds(settings, samples.ts, family)
     parts = []
-    for number, fold in enumerate(folds):
-        token = _token(settings, training_set, family, key, number, fold, samples, epochs, seed)
-        file = workdir / "folds" / f"{number:02d}-{token}.npz"
-        if file.exists():
-            part = _load(file, samples.symbols)
-        else:
-            part = _run_fold(
-                settings,
-                samples,
-                fold,
-                family,
-                number,
-                epochs=epochs,
-                seed=chosen_seed,
-                checkpoint=workdir / "folds" / f"{number:02d}-{token}.checkpoint",
-            )
-            _save(file, part)
+    for number, fold in enumerate(plan_folds(settings, samples.ts, family), 1):
+        name = f"{number:02d}-{_token(settings, training_set, family, key, fold, samples)}"
+        file = workdir / "folds" / f"{name}.npz"
+        part = _stored(file, samples.symbols)
+        if part is None:
+            checkpoint = workdir / "folds" / f"{name}.checkpoint"
+            part = _run_fold(settings, samples, fold, family, number, checkpoint=checkpoint)
+            _store(file, part)
+            shutil.rmtree(checkpoint, ignore_errors=True)
         if on_fold is not None:
-            loss = -np.log(np.where(part.y == 1, part.p_up, 1 - part.p_up)).mean()
-            on_fold(number + 1, {"rows": float(len(part.ts)), "fold_log_loss": float(loss)})
+            on_fold(number, _fold_figures(part))
         parts.append(part)
     return pool(parts)
 
@@ -118,7 +114,7 @@ def plan_folds(settings: Settings, ts: IntArray, family: str) -> list[Fold]:
         fold_ms=fold_ms,
         shares=shares,
     )
-    if family not in DEEP_FAMILIES:
+    if forecaster_class(family).reads_wide:
         return trees
     count = min(training.deep_folds, len(trees))
     return walk_forward(
@@ -131,9 +127,24 @@ def plan_folds(settings: Settings, ts: IntArray, family: str) -> list[Fold]:
 
 
 def pool(parts: Sequence[OutOfSample]) -> OutOfSample:
-    """Return all rows of ``parts``, which must share their symbols, as one."""
+    """Return all rows of ``parts`` as one, symbols matched by name.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` when there is nothing to pool.
+    """
+    if not parts:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, "parts = [] holds no predictions", "Pool at least one"
+        )
+    symbols = tuple(dict.fromkeys(name for part in parts for name in part.symbols))
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
-    return OutOfSample(symbols=parts[0].symbols, **joined)
+    codes = [
+        np.array([symbols.index(name) for name in part.symbols], dtype=np.int64)[part.symbol]
+        for part in parts
+    ]
+    return OutOfSample(symbols=symbols, **{**joined, "symbol": np.concatenate(codes)})
 
 
 def _run_fold(
@@ -143,18 +154,12 @@ def _run_fold(
     family: str,
     number: int,
     *,
-    epochs: int | None,
-    seed: int,
     checkpoint: Path,
 ) -> OutOfSample:
-    import shutil
-
     fit, valid = samples.subset(fold.fit), samples.subset(fold.valid)
     calib, test = samples.subset(fold.calib), samples.subset(fold.test)
-    forecaster = fit_on(
-        settings, family, fit, valid, seed=seed, epochs=epochs, checkpoint_dir=checkpoint
-    )
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    seed = settings.training.seed
+    forecaster = fit_on(settings, family, fit, valid, seed=seed, checkpoint_dir=checkpoint)
     passes = settings.serving.n_samples
     identity = f"fold {number} {family} {seed}"
     raw_calib = forecaster.sample(calib, n_samples=passes, seeds=row_seeds(identity, calib))
@@ -180,40 +185,56 @@ def _run_fold(
     )
 
 
+def _fold_figures(part: OutOfSample) -> dict[str, float]:
+    return {
+        "rows": float(len(part.ts)),
+        "fold_auc": m.auc(part.p_up, part.y),
+        "fold_log_loss": m.log_loss(part.p_up, part.y),
+        "fold_base_rate_log_loss": m.log_loss(part.base_rate, part.y),
+    }
+
+
 def _token(
     settings: Settings,
     training_set: TrainingSet,
     family: str,
     key: str,
-    number: int,
     fold: Fold,
     samples: Samples,
-    epochs: int | None,
-    seed: int | None,
 ) -> str:
-    inputs = {
+    """Return a hash of all that decides a fold's predictions."""
+    described = {
         "revision": REVISION,
         "data": training_set.data_fingerprint,
         "features": training_set.feature_version,
         "family": family,
-        "key": key or POOLED,
-        "number": number,
-        "training": settings.training.model_dump(mode="json"),
+        "key": key,
+        "training": settings.training.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+        "boosted": settings.boosted.model_dump(mode="json"),
+        "deep": settings.deep.model_dump(mode="json"),
         "passes": settings.serving.n_samples,
-        "epochs": epochs,
-        "seed": seed,
-        "test": [int(samples.ts[fold.test[0]]), int(samples.ts[fold.test[-1]])],
-        "labels": hashlib.sha256(samples.y_up[fold.fit].tobytes()).hexdigest(),
+        "slices": [
+            [len(rows), int(samples.ts[rows[0]]), int(samples.ts[rows[-1]])]
+            for rows in (fold.fit, fold.valid, fold.calib, fold.test)
+        ],
     }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest.update(samples.fwd_ret.tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _save(file: Path, part: OutOfSample) -> None:
+def _store(file: Path, part: OutOfSample) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: getattr(part, name) for name in ARRAYS})
     write_bytes(file, buffer.getvalue())
 
 
-def _load(file: Path, symbols: tuple[str, ...]) -> OutOfSample:
-    with np.load(file, allow_pickle=False) as stored:
-        return OutOfSample(symbols=symbols, **{name: stored[name] for name in ARRAYS})
+def _stored(file: Path, symbols: tuple[str, ...]) -> OutOfSample | None:
+    """Return a finished fold, None if there is none or its file is damaged: run it again."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            return OutOfSample(symbols=symbols, **{name: stored[name] for name in ARRAYS})
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

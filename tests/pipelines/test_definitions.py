@@ -1,0 +1,131 @@
+"""A snapshot of what Dagster loads: keys, jobs, schedules, checks, partitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dagster import AssetsDefinition, DefaultScheduleStatus
+
+from pipelines.definitions import defs
+from tradewind.models.gates import GATE_NAMES as DOMAIN_GATES
+
+STAGES = ("training_set", "model", "evaluation", "drift", "promotion")
+FAMILIES = ("lightgbm", "transformer")
+
+
+def _graph() -> Any:
+    return defs.resolve_asset_graph()
+
+
+def test_asset_keys() -> None:
+    expected = {"bars", "features"} | {f"{f}/{stage}" for f in FAMILIES for stage in STAGES}
+    assert {key.to_user_string() for key in _graph().get_all_asset_keys()} == expected
+
+
+def test_jobs_and_schedules() -> None:
+    jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {"ingest", "retrain", "evaluate", "drift", "promote", "rollback"}
+    schedules = {item.name: item for item in defs.schedules or ()}
+    assert set(schedules) == {"ingest_15m", "retrain_weekly"}
+    weekly: Any = schedules["retrain_weekly"]
+    assert weekly.cron_schedule == "0 0 * * 0"
+    assert weekly.execution_timezone == "UTC"
+    assert weekly.job_name == "retrain"
+    assert weekly.default_status is DefaultScheduleStatus.STOPPED
+
+
+def test_the_weekly_schedule_fires_on_sunday_at_midnight_utc() -> None:
+    from datetime import UTC, datetime
+
+    from dagster._utils.schedules import schedule_execution_time_iterator
+
+    ticks = schedule_execution_time_iterator(
+        datetime(2026, 4, 29, 12, tzinfo=UTC).timestamp(), "0 0 * * 0", "UTC", None
+    )
+    first = next(ticks)
+    assert (first.isoweekday(), first.hour, first.minute) == (7, 0, 0)
+
+
+def test_checks() -> None:
+    found = {(key.asset_key.to_user_string(), key.name) for key in _graph().asset_check_keys}
+    bars = ("schema", "unique", "monotone", "ohlc", "values")
+    soft = ("gaps", "staleness", "zero_volume", "outliers", "alignment")
+    expected = {("bars", name) for name in (*bars, *soft)}
+    expected |= {("features", "finite"), ("features", "look_ahead")}
+    for family in FAMILIES:
+        expected |= {(f"{family}/evaluation", name) for name in DOMAIN_GATES}
+        expected.add((f"{family}/drift", "psi"))
+    assert found == expected
+
+
+def test_gate_names_of_the_graph_are_the_domains() -> None:
+    from assets.checks import GATE_NAMES
+
+    assert GATE_NAMES == DOMAIN_GATES
+
+
+def test_gates_block_and_drift_does_not() -> None:
+    graph = _graph()
+    for key in graph.asset_check_keys:
+        spec = graph.get(key)
+        blocking = key.name in DOMAIN_GATES and key.asset_key.path[-1] == "evaluation"
+        if key.asset_key.path[-1] in ("evaluation", "drift"):
+            assert spec.blocking is blocking, key
+
+
+@pytest.mark.parametrize("asset", list(defs.assets or ()))
+def test_every_asset_says_what_it_is(asset: AssetsDefinition) -> None:
+    for spec in asset.specs:
+        assert spec.description
+        assert spec.owners
+        assert spec.kinds
+        assert spec.group_name in ("market", *FAMILIES)
+        assert spec.partitions_def is not None
+
+
+def test_partitions() -> None:
+    graph = _graph()
+    by_name = {
+        key.to_user_string(): graph.get(key).partitions_def for key in graph.get_all_asset_keys()
+    }
+    assert by_name["bars"].get_partition_keys() == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+    assert by_name["lightgbm/model"].get_partition_keys() == [
+        "BTCUSDT",
+        "ETHUSDT",
+        "SOLUSDT",
+        "POOLED",
+    ]
+
+
+def test_the_ingest_schedule_asks_for_one_run_a_symbol() -> None:
+    from datetime import UTC, datetime
+
+    from dagster import build_schedule_context
+
+    from pipelines.schedules import ingest_15m
+
+    context = build_schedule_context(scheduled_execution_time=datetime(2026, 4, 1, tzinfo=UTC))
+    requests: Any = ingest_15m(context)
+    assert [request.partition_key for request in requests] == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+    assert len({request.run_key for request in requests}) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("days_back", 19), ("days_back", 3651), ("epochs", 0), ("epochs", 501), ("seed", -1)],
+)
+def test_config_out_of_bounds_is_refused(field: str, value: int) -> None:
+    from pydantic import ValidationError
+
+    from assets.config import RetrainConfig
+
+    with pytest.raises(ValidationError, match=field):
+        RetrainConfig(**{field: value})
+
+
+def test_the_launchpad_explains_every_choice() -> None:
+    from assets.config import RetrainConfig
+
+    for name, field in RetrainConfig.model_fields.items():
+        assert field.description, name
