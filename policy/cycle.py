@@ -31,7 +31,7 @@ from tradewind.ledger import KillState, Ledger, Position
 from tradewind.settings import Settings
 from tradewind.trading.decide import decide
 from tradewind.trading.exits import manage_position
-from tradewind.trading.risk import assess
+from tradewind.trading.risk import RiskMode, assess
 
 NO_STOP = "no stop stands at the broker: close"
 
@@ -78,9 +78,8 @@ class Cycle:
         self._at("advance:after")
         self._sender.book_news()
         self._sender.sweep(now_ms)
-        switch = self._ledger.kill_switch.state()
-        self._manage(now_ms, switch)
-        made = self._decide(now_ms, switch)
+        self._manage(now_ms, self._ledger.kill_switch.state())
+        made = self._decide(now_ms, self._ledger.kill_switch.state())
         account = self._accounts.read()
         self._ledger.record_equity(account.mark(bar_start(self._settings, now_ms)))
         self._at("equity:after")
@@ -90,17 +89,18 @@ class Cycle:
 
     def _manage(self, now_ms: int, switch: KillState) -> None:
         account = self._accounts.read()
-        if not account.positions:
-            return
         # A kill switch stops entries; it closes positions only where it was told to.
         flatten = switch.engaged and switch.flatten
-        mode = assess(self._settings.risk, account.view(kill_switch=flatten)).mode
+        state = assess(self._settings.risk, account.view(kill_switch=flatten))
+        if state.mode is RiskMode.EMERGENCY_SHUTDOWN and not switch.engaged:
+            # Only a person ends an emergency: the switch keeps it over days and restarts.
+            self._ledger.kill_switch.engage(state.text, flatten=True)
         leaving = {order.symbol for order in account.working if order.leg in (Leg.EXIT, Leg.REDUCE)}
         added = 0
         for position in account.positions:
             if position.symbol in leaving:
                 continue
-            exits = manage_position(self._settings, position_view(position), mode, now_ms)
+            exits = manage_position(self._settings, position_view(position), state.mode, now_ms)
             orders = [(leave.order, leave.reason.text) for leave in exits]
             if not orders and position.stop_price is None:
                 orders = [(self._close(position, now_ms), NO_STOP)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from policy.brokers.base import BarSource
 from tradewind.contracts import Action
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import Ledger
 from tradewind.settings import MS_PER_DAY, Settings
 from tradewind.trading.costs import slippage, taker_round_trip
@@ -131,14 +132,13 @@ def _hold(
     settings: Settings, bars: BarSource, start_ms: int, end_ms: int, initial: float
 ) -> dict[str, Any] | None:
     """Return the result of buying equal parts at the start and selling them at the end."""
-    timeframe = settings.market.timeframe
+    step = settings.market.timeframe_ms
     paths = []
     for symbol in settings.market.symbols:
-        frame = bars.read_bars(symbol, timeframe, until_ms=end_ms, start_ms=start_ms)
+        frame = _bars(settings, bars, symbol, start_ms, end_ms)
         if frame.height:
-            closed = (pl.col("ts") + settings.market.timeframe_ms).alias("ts")
             value = (pl.col("close") / frame["open"][0]).alias(symbol)
-            paths.append(frame.select(closed, value))
+            paths.append(frame.select((pl.col("ts") + step).alias("ts"), value))
     if not paths:
         return None
     joined = paths[0]
@@ -151,7 +151,7 @@ def _hold(
     cost = float(taker_round_trip(settings.costs) + 2 * side) * initial
     marks = np.append(initial, worth)
     marks[-1] -= cost
-    sharpe, _ = sharpe_of(joined["ts"].to_numpy(), marks, settings.market.timeframe_ms)
+    sharpe, _ = sharpe_of(joined["ts"].to_numpy(), marks, step)
     return {
         "net_pnl": float(marks[-1] - initial),
         "return": float(marks[-1] / initial - 1),
@@ -159,3 +159,14 @@ def _hold(
         "sharpe": sharpe,
         "max_drawdown": max_drawdown(marks),
     }
+
+
+def _bars(
+    settings: Settings, bars: BarSource, symbol: str, start_ms: int, end_ms: int
+) -> pl.DataFrame:
+    try:
+        return bars.read_bars(symbol, settings.market.timeframe, until_ms=end_ms, start_ms=start_ms)
+    except TradewindError as error:
+        if error.code is not ErrorCode.NO_BARS:
+            raise
+        return pl.DataFrame()

@@ -20,6 +20,7 @@ from tradewind.contracts import (
     OrderRequest,
     RefusalCode,
 )
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import FundingPayment, Ledger, StoredIntent
 from tradewind.settings import TIMEFRAME_MS, Settings
 from tradewind.trading.risk import check_hard_limits
@@ -143,11 +144,26 @@ class Sender:
         working = self._ledger.working_orders()
         still_open = {order.client_id for order in self._broker.open_orders()}
         self._book_events(self._new_events(working))
-        for request in working:
+        for request in self._ledger.working_orders():
             if request.client_id not in still_open:
-                order = self._broker.order(request.client_id)
-                if order is not None and order.filled_quantity == 0:
-                    self._book(order, [])
+                self.book(self._known(request.client_id))
+
+    def _known(self, client_id: str) -> BrokerOrder:
+        """Return an order that the broker must know.
+
+        Raises
+        ------
+        TradewindError
+            ``ledger_unbalanced`` when it does not: its word and our books cannot both be true.
+        """
+        order = self._broker.order(client_id)
+        if order is None:
+            raise TradewindError(
+                ErrorCode.LEDGER_UNBALANCED,
+                f"the broker does not know order {client_id}, which it accepted or filled",
+                "Compare with `tradewind ledger check`; was the broker's account reset?",
+            )
+        return order
 
     def _new_events(self, working: Sequence[OrderRequest]) -> list[Fill | FundingPayment]:
         starts = [bar_start(self._settings, request.created_ms) for request in working]
@@ -167,9 +183,7 @@ class Sender:
             if isinstance(event, FundingPayment):
                 self._ledger.book_funding([event])
                 continue
-            order = self._broker.order(event.client_id)
-            if order is not None:
-                self._book(order, [event])
+            self._book(self._known(event.client_id), [event])
 
     # -- tidying ------------------------------------------------------------------------
 
@@ -184,13 +198,14 @@ class Sender:
             else:
                 wanted = request.symbol not in held and request.parent_id not in entries
             if wanted:
+                entries.discard(request.client_id)
                 ended = self._broker.cancel(request.client_id)
                 if ended is not None:
                     self.book(ended)
 
     def _entry_deadline(self, request: OrderRequest) -> int:
         step = self._settings.market.timeframe_ms
-        bars = 2 + self._settings.engine.entry_wait_bars
+        bars = 1 + self._settings.engine.entry_wait_bars
         return bar_start(self._settings, request.created_ms) + bars * step
 
 

@@ -145,6 +145,9 @@ class TrainingSettings(Section):
     fold_days: int = Field(7, ge=1, description="days between two emulated retrainings")
     deep_folds: int = Field(4, ge=1, description="folds over the same span, deep families")
     bootstrap_samples: int = Field(1000, ge=100)
+    judge_passes: int = Field(20, ge=2, le=1000, description="passes where deep models are judged")
+    judge_stride: int = Field(2, ge=1, description="deep families are judged on every k-th bar")
+    calibrate_stride: int = Field(4, ge=1, description="deep families are calibrated on these")
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> TrainingSettings:
@@ -385,12 +388,15 @@ PROFILE_SIZES: dict[Profile, dict[str, Any]] = {
     Profile.FULL: {},
     Profile.QUICK: {
         "training": {
-            "epochs": 3,
-            "max_epoch_samples": 4000,
+            "epochs": 2,
+            "max_epoch_samples": 3000,
             "walk_forward_folds": 5,
             "fold_days": 14,
             "deep_folds": 2,
             "bootstrap_samples": 300,
+            "judge_passes": 5,
+            "judge_stride": 3,
+            "calibrate_stride": 8,
         }
     },
 }

@@ -195,7 +195,8 @@ def _champion_answer(
         tracking, champion.name, version=champion.version, cache_dir=settings.home / "models"
     )
     try:
-        answer = ModelBundle.load(folder).predict(report.test, n_samples=settings.serving.n_samples)
+        passes = settings.training.judge_passes
+        answer = ModelBundle.load(folder).predict(report.test, n_samples=passes)
     except TradewindError as error:
         if error.code is not ErrorCode.MODEL_UNUSABLE:
             raise

@@ -33,13 +33,15 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     of overlapping labels would mislead.
     """
     from tradewind.models.metrics import classification_metrics
+    from tradewind.models.thinning import judged_rows
 
     label, bundle = _champion(settings, unit)
     samples = _recent(settings, clock, unit, days=settings.training.days_back)
-    fresh = samples.subset(samples.ts >= bundle.meta.data_end_ms)
+    newer = samples.subset(samples.ts >= bundle.meta.data_end_ms)
+    fresh = judged_rows(settings, unit.family, newer)
     if len(fresh) < MIN_ROWS:
         return Live(label, len(fresh), {"rows": len(fresh), "rows_needed": MIN_ROWS})
-    forecast = bundle.predict(fresh, n_samples=settings.serving.n_samples)
+    forecast = bundle.predict(fresh, n_samples=settings.training.judge_passes)
     metrics = classification_metrics(forecast.p_up, fresh.y_up)
     base = classification_metrics(0 * fresh.y_up + bundle.meta.base_rate, fresh.y_up)
     return Live(
@@ -57,11 +59,13 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
 def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     """Return PSI of the champion's features and prediction over the last days."""
     from tradewind.models.drift import drift_report
+    from tradewind.models.thinning import judged_rows
 
     label, bundle = _champion(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
-    recent = samples.subset(samples.ts >= clock.now_ms() - settings.drift.recent_days * MS_PER_DAY)
-    forecast = bundle.predict(recent, n_samples=settings.serving.n_samples)
+    since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
+    recent = judged_rows(settings, unit.family, samples.subset(samples.ts >= since_ms))
+    forecast = bundle.predict(recent, n_samples=settings.training.judge_passes)
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )

@@ -43,13 +43,14 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.drift import drift_report
     from tradewind.models.drift_report import write_drift_html
+    from tradewind.models.thinning import judged_rows
 
     work = workspace(settings, task)
     samples = TrainingSet.load(work.training_set).samples
     bundle = ModelBundle.load(work.bundle)
     recent_from = task.until_ms - settings.drift.recent_days * MS_PER_DAY
-    recent = samples.subset(samples.ts >= recent_from)
-    forecast = bundle.predict(recent, n_samples=settings.serving.n_samples)
+    recent = judged_rows(settings, task.family, samples.subset(samples.ts >= recent_from))
+    forecast = bundle.predict(recent, n_samples=settings.training.judge_passes)
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )

@@ -12,12 +12,12 @@ from tradewind.settings import Settings, load_settings
 
 
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(profile="full").training.epochs == 30
-    assert load_settings(profile="quick").training.epochs == 3
+    assert load_settings(profile="full").training.epochs == 20
+    assert load_settings(profile="quick").training.epochs == 2
     monkeypatch.setenv("TRADEWIND_PROFILE", "quick")
     monkeypatch.setenv("TRADEWIND_TRAINING__EPOCHS", "9")
     assert load_settings().training.epochs == 9
-    assert load_settings().training.max_epoch_samples == 4000
+    assert load_settings().training.max_epoch_samples == 3000
 
 
 def test_profiles_change_no_gate(make_settings: Callable[..., Settings]) -> None:

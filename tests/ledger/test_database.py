@@ -164,6 +164,14 @@ def test_a_url_that_is_none_is_a_bad_setting(url: str) -> None:
     assert caught.value.code is ErrorCode.BAD_SETTING
 
 
+def test_a_ledger_of_a_newer_version_is_said(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'l.db'}"
+    with Ledger(url) as ledger, ledger.db.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'books_9999'"))
+    with pytest.raises(TradewindError, match="another version of the program"):
+        Ledger(url)
+
+
 def test_the_ledger_of_the_settings_makes_its_folder(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "deep" / "home")
     with open_ledger(settings) as ledger:

@@ -97,6 +97,17 @@ def test_holding_follows_the_market_and_pays_nothing() -> None:
     returns = np.full(96 * 3, np.log(1.01))
     found = _run(np.full(len(returns), 0.5), returns)
     assert found.held[-1] == pytest.approx(1.01**18)
+    every_third = np.arange(len(returns)) % 3 == 0
+    thinned = backtest(
+        np.flatnonzero(every_third) * STEP,
+        np.zeros(every_third.sum(), dtype=np.int64),
+        np.full(every_third.sum(), 0.5),
+        returns[every_third],
+        threshold=0.55,
+        horizon_ms=HOLD_MS,
+        cost=COST,
+    )
+    assert thinned.held[-1] == pytest.approx(1.01**18)
 
 
 def test_sharpe_counts_idle_days() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models import metrics as m
-from tradewind.models.calibration import KINDS, Calibrator, _fit, fit_calibrator, judged_rows
+from tradewind.models.calibration import KINDS, Calibrator, _fit, fit_calibrator
 
 
 def _overconfident(n: int, slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -97,13 +97,6 @@ def test_isotonic_of_a_constant_or_reversed_forecast_is_the_base_rate() -> None:
     assert constant.apply(np.array([0.1, 0.5, 0.9])) == pytest.approx([0.4] * 3, abs=0.02)
     raw, labels = _overconfident(3_000, slope=-1.0)
     assert np.ptp(_fit("isotonic", raw, labels, 1.0).apply(np.linspace(0.1, 0.9, 9))) < 1e-9
-
-
-def test_scores_are_over_what_comes_after_the_first_fold() -> None:
-    ts = np.repeat(np.arange(500), 2)
-    judged = judged_rows(ts)
-    assert ts[judged].min() == 100
-    assert judged.sum() == 800
 
 
 def test_labels_that_are_not_known_yet_do_not_leak_into_a_fold() -> None:

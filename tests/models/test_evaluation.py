@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.support.samples import planted_samples, shuffled
 from tradewind.contracts import POOLED
 from tradewind.errors import TradewindError
-from tradewind.models.base import Samples
+from tradewind.market.store import BarStore
+from tradewind.models._lightgbm import LightGBMForecaster
+from tradewind.models.base import IntArray, RawForecast, Samples
 from tradewind.models.bundle import BundleMeta, ModelBundle
-from tradewind.models.dataset import TrainingSet
+from tradewind.models.dataset import TrainingSet, build_training_set
 from tradewind.models.evaluation import EvaluationReport, calibrate_candidate, evaluate
 from tradewind.models.gates import GATE_NAMES, Gate, GateReport, check_gates
 from tradewind.models.pictures import save_pictures
@@ -63,7 +67,7 @@ def _bundle(settings: Settings, data: TrainingSet, work: Path) -> ModelBundle:
         key=POOLED,
         symbols=data.samples.symbols,
         timeframe="15m",
-        horizon=4,
+        horizon=data.horizon,
         window=data.samples.deep.width,
         feature_version="test",
         wide_names=data.samples.wide_names,
@@ -81,8 +85,20 @@ def _bundle(settings: Settings, data: TrainingSet, work: Path) -> ModelBundle:
     return ModelBundle(meta, fit.forecaster, found.choice.calibrator, found.reference)
 
 
+class _Failing(LightGBMForecaster):
+    """Answers NaN for every tenth row."""
+
+    def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
+        raw = super().sample(samples, n_samples=n_samples, seeds=seeds)
+        lost = np.arange(len(samples)) % 10 == 0
+        return RawForecast(*(np.where(lost, np.nan, part) for part in (raw.p, raw.mu, raw.sigma)))
+
+
 def _report(settings: Settings, samples: Samples, work: Path) -> EvaluationReport:
-    data = _training_set(samples)
+    return _evaluated(settings, _training_set(samples), work)
+
+
+def _evaluated(settings: Settings, data: TrainingSet, work: Path) -> EvaluationReport:
     rows = run_walk_forward(settings, data, "lightgbm", POOLED, workdir=work)
     return evaluate(settings, data, _bundle(settings, data, work), POOLED, rows)
 
@@ -207,3 +223,46 @@ def test_uninformative_uncertainty_fails_its_gate(
     assert not by_name["uncertainty"]
     with pytest.raises(TradewindError, match="bad_input"):
         check_gates(small, report, report.forecast.p_up[:-1])
+
+
+def test_a_model_that_answers_nan_is_judged_shown_and_refused(
+    small: Settings, report: EvaluationReport, tmp_path: Path
+) -> None:
+    data = _training_set(planted_samples(ROWS, strength=1.0))
+    sound = _bundle(small, data, tmp_path)
+    sound.forecaster.save(tmp_path / "copy")
+    broken = replace(sound, forecaster=_Failing.load(tmp_path / "copy"))
+    found = evaluate(small, data, broken, POOLED, report.out_of_sample)
+    json.dumps(found.to_json(), allow_nan=False)
+    assert save_pictures(found, tmp_path / "pictures")
+    verdicts = {gate.name: gate for gate in check_gates(small, found, None).gates}
+    assert not verdicts["finite"].passed
+    assert verdicts["finite"].value == 6 * -(-len(found.test) // 10)
+    assert all(gate.value is None or np.isfinite(gate.value) for gate in verdicts.values())
+
+
+@pytest.mark.data
+def test_real_bars_give_figures_that_could_be_true(
+    data_root: Path, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """A look-ahead anywhere between bars and figures would lift the AUC far above these."""
+    settings = make_settings(
+        data=data_root,
+        training={"days_back": 60, "bag": 2, "walk_forward_folds": 2, "fold_days": 7},
+        boosted={"max_rounds": 60, "learning_rate": 0.05},
+    )
+    store = BarStore(settings.store_root, settings.market.set_id)
+    for symbol in settings.market.symbols:
+        file = data_root / "binance_usdm_perp_15m" / f"{symbol}_15m.parquet"
+        bars = pl.read_parquet(file).tail(100 * 96)
+        store.write_bars(symbol, "15m", bars.select("ts", "open", "high", "low", "close", "volume"))
+    until_ms = int(bars["ts"][-1]) + settings.market.timeframe_ms
+    data = build_training_set(settings, store, until_ms, symbols=settings.market.symbols)
+    found = _evaluated(settings, data, tmp_path).figures
+    assert found["rows"] > 3_000
+    for name in ("auc", "wf_auc"):
+        assert 0.40 < found[name] < 0.62
+        assert found[f"{name}_low"] < 0.56
+    assert 0.68 < found["wf_log_loss"] < 0.72
+    assert found["wf_ece"] < 0.15
+    assert found["trades"] <= found["rows"] / settings.training.horizon

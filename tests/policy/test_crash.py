@@ -72,10 +72,12 @@ def run_process(
         [sys.executable, "-m", "tests.support.engine_process", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    if kill_after_s:
+    assert process.stdout is not None
+    if kill_after_s and process.stdout.readline():  # it has started to trade
         time.sleep(kill_after_s)
         process.kill()
     _, errors = process.communicate(timeout=240)
@@ -116,7 +118,8 @@ def assert_same_books(engine: Engine, reference: Reference) -> None:
     assert max(Counter(ids).values()) == 1
     assert engine.broker.repeats() == 0  # type: ignore[attr-defined]
     books = all_tables(engine)
-    for name, rows in reference.tables.items():
+    # Settings first: where they differ, every decision does, and that is why.
+    for name, rows in sorted(reference.tables.items(), key=lambda item: "settings" not in item[0]):
         assert books[name] == rows, name
 
 
@@ -158,7 +161,7 @@ def test_killed_before_every_kind_of_commit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_from_outside_at_any_instruction(tmp_path: Path) -> None:
     """The parent kills at a random moment, which no hook has chosen."""
-    bars = 60
+    bars = 80
     reference = run_uninterrupted(tmp_path / "whole", bars)
     folder = tmp_path / "killed"
     settings: Settings = trading_settings(folder)
@@ -167,7 +170,7 @@ def test_killed_from_outside_at_any_instruction(tmp_path: Path) -> None:
     rng = random.Random(11)
     killed = 0
     for _ in range(8):
-        killed += run_process(folder, end_ms, kill_after_s=rng.uniform(1.0, 3.5)) == -9
+        killed += run_process(folder, end_ms, kill_after_s=rng.uniform(0.02, 0.3)) == -9
     assert run_process(folder, end_ms) == 0
-    assert killed >= 3
+    assert killed >= 4
     assert_same_books(build_engine(settings)[0], reference)

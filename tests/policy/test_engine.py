@@ -207,11 +207,11 @@ def test_an_answer_for_another_bar_is_hold(house: House) -> None:
     assert house.refusals()["BTCUSDT"] == "feature_mismatch"
 
 
-def test_bars_that_stopped_are_not_traded(house: House) -> None:
-    house.cycle(60)  # bar 80 and later were never written
-    assert set(house.refusals().values()) == {"feature_mismatch"} or set(
-        house.refusals().values()
-    ) == {"stale_data"}
+@pytest.mark.parametrize(("lag", "refusal"), [(0, "feature_mismatch"), (10, "stale_data")])
+def test_bars_that_stopped_are_not_traded(house: House, lag: int, refusal: str) -> None:
+    house.script.lag = lag
+    house.cycle(60)  # ten bars after the last that was written
+    assert set(house.refusals().values()) == {refusal}
     assert house.broker.client_ids() == []
 
 
@@ -252,6 +252,20 @@ def test_the_kill_switch_flattens_where_it_is_told_to(house: House) -> None:
     assert house.broker.positions() == []
     assert house.broker.open_orders() == []
     assert house.ledger.trades()["exit_reason"][0].startswith("risk mode EMERGENCY_SHUTDOWN")
+
+
+def test_an_emergency_closes_everything_and_only_a_person_ends_it(tmp_path: Path) -> None:
+    house = build(tmp_path, risk={"daily_loss": 0.00001})
+    house.cycle()
+    house.cycle(1)  # the entry's fee alone is more than twice the day's loss
+    state = house.ledger.kill_switch.state()
+    assert state.engaged
+    assert "EMERGENCY_SHUTDOWN" in state.reason
+    house.cycle(2)
+    house.cycle(100)  # the next day
+    assert house.ledger.positions() == []
+    assert set(house.ledger.decisions(since_ms=FIRST)["refusal"]) == {"kill_switch"}
+    assert house.engine().check().ok
 
 
 def test_an_intent_not_yet_sent_is_stopped_too(house: House) -> None:

@@ -196,3 +196,26 @@ def test_a_child_never_acts_in_the_bars_before_it_was_sent(market: Market) -> No
     market.broker.submit(late)
     market.go_to(32)
     assert [f.leg for f in market.broker.fills()] == [Leg.ENTRY]
+
+
+@pytest.mark.data
+def test_real_minutes_without_trading_fill_nothing(data_root: Path, tmp_path: Path) -> None:
+    """On 2024-10-28 the exchange printed four flat bars without volume, 20:00 to 20:45."""
+    settings = trading_settings(tmp_path)
+    store = BarStore(tmp_path / "store", settings.market.set_id)
+    halt = 1_730_145_600_000
+    (path,) = (data_root / "binance_usdm_perp_15m").glob("BTCUSDT*.parquet")
+    day = pl.read_parquet(path).filter(pl.col("ts").is_between(halt - 40 * STEP, halt + 8 * STEP))
+    store.write_bars("BTCUSDT", "15m", day)
+    clock = ManualClock(halt)
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        broker = PaperBroker(settings, ledger, store, clock)
+        broker.submit(request(quantity="0.1"))
+        for place in range(6):
+            clock.set(halt + place * STEP)
+            broker.advance(clock.now_ms())
+        (fill,) = broker.fills()
+    opened = day.filter(pl.col("ts") == halt + 4 * STEP)["open"][0]
+    assert fill.ts == halt + 4 * STEP
+    assert float(fill.price) == pytest.approx(opened, rel=6e-4)
+    assert float(fill.price) > opened

@@ -58,6 +58,7 @@ def start(
             countdown(COMMIT)
 
     event.listen(engine.ledger.db.engine, "commit", before_commit)
+    print("started", flush=True)
     run_replay(engine, clock, FIRST_CYCLE, end_ms)
     return engine, countdown
 

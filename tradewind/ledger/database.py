@@ -197,12 +197,22 @@ class Database:
         """Bring the tables up to ``head``; safe when several processes open at once."""
         if self._revision(version_table) == head:
             return
+        from alembic.util import CommandError
+
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
                 )
-            self._upgrade(connection, scripts, version_table)
+            try:
+                self._upgrade(connection, scripts, version_table)
+            except CommandError as error:
+                shown = self.url.render_as_string(hide_password=True)
+                raise TradewindError(
+                    ErrorCode.LEDGER_UNAVAILABLE,
+                    f"ledger {shown} was made by another version of the program ({error})",
+                    "Run the version that made it, or a newer one",
+                ) from error
 
     def _revision(self, version_table: str) -> str | None:
         with self.read() as connection:

@@ -103,8 +103,8 @@ def backtest(
         own = np.flatnonzero(symbol == code)
         own = own[np.argsort(ts[own], kind="stable")]
         rows.append(one_at_a_time(ts[own], side[own] != 0, horizon_ms, own))
-        always = one_at_a_time(ts[own], np.ones(len(own), dtype=np.bool_), horizon_ms, own)
-        held += np.exp(np.cumsum(_by_day(ts[always] + horizon_ms, fwd_ret[always], first, days)))
+        path = fwd_ret[own] * _shares(ts[own], horizon_ms)
+        held += np.exp(np.cumsum(_by_day(ts[own] + horizon_ms, path, first, days)))
     trades = np.concatenate(rows)
     trades = trades[np.lexsort((trades, ts[trades]))]
     net = side[trades] * np.expm1(fwd_ret[trades]) - cost
@@ -181,6 +181,17 @@ def _trade_metrics(net: FloatArray) -> dict[str, float]:
         "win_rate": float((net > 0).mean()) if len(net) else 0.0,
         "profit_factor": gains / losses if losses > 0 else NO_LOSS * (gains > 0),
     }
+
+
+def _shares(ts: IntArray, horizon_ms: int) -> FloatArray:
+    """Return the share of each row's H bars that passes until the next row: 1/H of bar by bar.
+
+    Overlapping returns weighted so add up to the market's own.
+    """
+    gaps = np.diff(ts)
+    last = np.median(gaps) if len(gaps) else horizon_ms
+    shares: FloatArray = np.minimum(np.append(gaps, last), horizon_ms) / horizon_ms
+    return shares
 
 
 def _by_day(ts: IntArray, values: FloatArray, first: int, days: int) -> FloatArray:

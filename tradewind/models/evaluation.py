@@ -5,6 +5,7 @@ Every figure stands beside baselines on the same rows and a block-bootstrap inte
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from tradewind.models.base import FloatArray, Forecaster, IntArray, Samples
 from tradewind.models.baselines import baseline_predictions
 from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.bundle import ModelBundle, row_seeds
-from tradewind.models.calibration import CalibrationChoice, fit_calibrator, judged_rows
+from tradewind.models.calibration import CalibrationChoice, fit_calibrator
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.reference import Reference
 from tradewind.models.splits import Split, time_split
+from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import rows_of
 from tradewind.models.uncertainty import Forecast
 from tradewind.models.walk_forward import OutOfSample
@@ -80,17 +82,18 @@ def calibrate_candidate(
     """Choose a calibrator on the calibration slice and remember that slice."""
     samples = rows_of(training_set.samples, key)
     split = _split(settings, samples)
-    calib = samples.subset(split.calib)
+    stride = settings.training.calibrate_stride
+    calib = thinned(settings, forecaster.family, samples.subset(split.calib), stride)
     seeds = row_seeds(f"calibration {forecaster.family} {key}", calib)
-    raw = forecaster.sample(calib, n_samples=settings.serving.n_samples, seeds=seeds)
+    raw = forecaster.sample(calib, n_samples=settings.training.judge_passes, seeds=seeds)
     p_raw = raw.p.mean(axis=0)
-    choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts, horizon=settings.training.horizon)
+    choice = fit_calibrator(
+        p_raw, calib.y_up, ts=calib.ts, horizon=overlap(settings, forecaster.family, stride)
+    )
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
-    # Out of fold, and the same rows for both: the calibrator's own slice would flatter it.
-    y = calib.y_up[judged_rows(calib.ts)]
-    base_loss = m.log_loss(np.full(len(y), base_rate), y)
-    skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
+    base = np.full(len(calib), base_rate)
+    skill = max(0.0, 1 - m.log_loss(p_up, calib.y_up) / m.log_loss(base, calib.y_up))
     reference = Reference.fit(calib.wide, calib.wide_names, p_up, bins=settings.drift.bins)
     return Calibrated(choice, reference, skill, base_rate)
 
@@ -105,8 +108,9 @@ def evaluate(
     """Measure ``bundle`` on the test slice, and the retraining itself on the folds."""
     samples = rows_of(training_set.samples, key)
     split = _split(settings, samples)
-    train, test = samples.subset(split.train), samples.subset(split.test)
-    forecast = bundle.predict(test, n_samples=settings.serving.n_samples)
+    train = samples.subset(split.train)
+    test = judged_rows(settings, bundle.meta.family, samples.subset(split.test))
+    forecast = bundle.predict(test, n_samples=settings.training.judge_passes)
     baselines = baseline_predictions(train, test)
     trading = _trade(settings, test, forecast)
     figures: dict[str, Any] = {
@@ -257,10 +261,13 @@ def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str
     gain = _bootstrap(settings, rows.ts).paired(
         m.row_log_loss(rows.p_up, rows.y), m.row_log_loss(rows.base_rate, rows.y)
     )
+    label_ms = settings.training.horizon * settings.market.timeframe_ms
+    spacing = int(np.diff(np.unique(rows.ts)).min())
+    reach = math.ceil(label_ms / spacing)
     pooled |= {
         "rows": len(rows.ts),
         "ece_perfect_overlapping": m.perfect_ece_overlapping(
-            rows.p_up, rows.ts, rows.symbol, horizon=settings.training.horizon, bins=bins
+            rows.p_up, rows.ts, rows.symbol, horizon=reach, bins=bins
         ),
         "base_rate_log_loss": m.log_loss(rows.base_rate, rows.y),
         **gain.named("log_loss_minus_base_rate"),

@@ -83,9 +83,9 @@ def perfect_ece_overlapping(
     repeats: int = 100,
     seed: int = 0,
 ) -> float:
-    """Return `perfect_ece` for labels that overlap by ``horizon`` bars, as real ones do.
+    """Return `perfect_ece` for labels that reach over ``horizon`` rows, as real ones do.
 
-    The label of a bar is drawn from the sum of the ``horizon`` shocks after it, so that
+    The label of a row is drawn from the sum of the ``horizon`` shocks after it, so that
     neighbours share most of theirs; ``p`` still is each label's exact probability. Symbols
     are drawn independently, so markets that move together make the true figure larger yet.
     """

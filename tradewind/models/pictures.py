@@ -84,12 +84,13 @@ def _reliability(axes: Axes, report: EvaluationReport) -> None:
 def _roc(axes: Axes, report: EvaluationReport) -> None:
     from sklearn.metrics import roc_curve
 
-    y = report.test.y_up
+    known = np.isfinite(report.forecast.p_up)
+    y = report.test.y_up[known]
     curves = {"model": report.forecast.p_up, **report.baselines}
     colours = (MODEL_COLOUR, GUIDE_COLOUR, OTHER_COLOUR, THIRD_COLOUR)
     for (name, p), colour in zip(curves.items(), colours, strict=True):
-        false, true, _ = roc_curve(y, p)
-        axes.plot(false, true, color=colour, label=f"{name} {m.auc(p, y):.4f}")
+        false, true, _ = roc_curve(y, p[known])
+        axes.plot(false, true, color=colour, label=f"{name} {m.auc(p[known], y):.4f}")
     figures = report.figures
     axes.set(
         xlabel="false positive rate",

@@ -87,12 +87,12 @@ class Reference:
         )
 
     def conviction(self, confidence: FloatArray) -> FloatArray:
-        """Return the percentile rank, 0..1, of each confidence within the slice."""
+        """Return the percentile rank, 0..1, of each confidence within the slice; NaN stays."""
         quantiles = np.asarray(self.confidence)
         below = np.searchsorted(quantiles, confidence, side="left")
         through = np.searchsorted(quantiles, confidence, side="right")
-        rank: FloatArray = (below + through) / 2 / len(quantiles)
-        return rank
+        rank = (below + through) / 2 / len(quantiles)
+        return np.where(np.isnan(confidence), np.nan, rank)
 
     def out_of_range(self, wide: FloatArray) -> BoolArray:
         """Return which values (n, F) lie outside the slice by over one width of its range."""

@@ -26,6 +26,7 @@ from tradewind.models.calibration import fit_calibrator
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.families import forecaster_class
 from tradewind.models.splits import Fold, walk_forward
+from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
@@ -157,14 +158,19 @@ def _run_fold(
     checkpoint: Path,
 ) -> OutOfSample:
     fit, valid = samples.subset(fold.fit), samples.subset(fold.valid)
-    calib, test = samples.subset(fold.calib), samples.subset(fold.test)
+    stride = settings.training.calibrate_stride
+    calib = thinned(settings, family, samples.subset(fold.calib), stride)
+    test = judged_rows(settings, family, samples.subset(fold.test))
     seed = settings.training.seed
     forecaster = fit_on(settings, family, fit, valid, seed=seed, checkpoint_dir=checkpoint)
-    passes = settings.serving.n_samples
+    passes = settings.training.judge_passes
     identity = f"fold {number} {family} {seed}"
     raw_calib = forecaster.sample(calib, n_samples=passes, seeds=row_seeds(identity, calib))
     calibrator = fit_calibrator(
-        raw_calib.p.mean(axis=0), calib.y_up, ts=calib.ts, horizon=settings.training.horizon
+        raw_calib.p.mean(axis=0),
+        calib.y_up,
+        ts=calib.ts,
+        horizon=overlap(settings, family, stride),
     ).calibrator
     raw = forecaster.sample(test, n_samples=passes, seeds=row_seeds(identity, test))
     p_raw = raw.p.mean(axis=0)
@@ -212,7 +218,6 @@ def _token(
         "training": settings.training.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "boosted": settings.boosted.model_dump(mode="json"),
         "deep": settings.deep.model_dump(mode="json"),
-        "passes": settings.serving.n_samples,
         "slices": [
             [len(rows), int(samples.ts[rows[0]]), int(samples.ts[rows[-1]])]
             for rows in (fold.fit, fold.valid, fold.calib, fold.test)
