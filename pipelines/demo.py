@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,6 +22,9 @@ from tradewind.settings import MS_PER_DAY, Profile, Settings, load_settings
 if TYPE_CHECKING:
     from pipelines.retrain import RetrainOutcome
 
+EDGE_RULE = "TRADEWIND_ENGINE__REQUIRE_EDGE"
+"""The demo trades without the edge rule: with it, honest models hardly ever trade, and the
+paper machinery would stand still. The summary says so and counts what the rule refuses."""
 REPLAY_DAYS = {Profile.QUICK: 5, Profile.FULL: 28}
 
 
@@ -42,12 +46,13 @@ def run_demo(*, replay_days: int, fresh: bool, summary: Path) -> None:
         shutil.rmtree(home)
     os.environ["TRADEWIND_HOME"] = str(home)
     os.environ["TRADEWIND_CLOCK"] = "replay"
+    os.environ.setdefault(EDGE_RULE, "false")
     settings = load_settings()
     console = Console()
+    _say_source(console, settings)
     stages = Stages(console)
     days = replay_days or REPLAY_DAYS[settings.profile]
     stretch = _ingest(settings, stages, days)
-    _say_source(console, stretch)
     outcome = _retrain(settings, stages, stretch)
     prediction, paper = _serve_and_trade(settings, stages, stretch)
     found = _summary(settings, stages, stretch, outcome, prediction, paper)
@@ -98,13 +103,20 @@ def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
     return stretch
 
 
-def _say_source(console: Console, stretch: Stretch) -> None:
-    if stretch.source_kind == "simulated":
-        console.print(
-            "[bold red]SIMULATED MARKET[/] — no real bars could be had; figures mean nothing"
-        )
+def _say_source(console: Console, settings: Settings) -> None:
+    """Say in the first line where the bars come from; a simulated market is labelled."""
+    from tradewind.market.open_source import open_source
+
+    async def look() -> tuple[str, str]:
+        source = await open_source(settings, WallClock())
+        await source.close()
+        return source.name, source.kind
+
+    name, kind = asyncio.run(look())
+    if kind == "simulated":
+        console.print(f"[bold red]SIMULATED MARKET[/] ({name}): no figure here means anything")
     else:
-        console.print(f"bars: {stretch.source_name} ({stretch.set_id})")
+        console.print(f"bars: {name}")
 
 
 def _retrain(settings: Settings, stages: Stages, stretch: Stretch) -> RetrainOutcome:
@@ -189,6 +201,7 @@ def _summary(
         if all(item.gates == "passed" for item in outcome.candidates)
         else "failed",
         "prediction": prediction,
+        "edge_rule": "on" if settings.engine.require_edge else "off",
         "paper": paper,
         "stages": stages.figures,
         "dagster_run_id": outcome.run_id,

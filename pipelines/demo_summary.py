@@ -88,16 +88,15 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
             soft_wrap=True,
             highlight=False,
         )
-    paper = found["paper"]
-    console.print(
-        f"paper: {paper['initial_cash']:.2f} → {paper['final_equity']:.2f} "
-        f"({paper['return']:+.2%}, drawdown {paper['max_drawdown']:.2%}, "
-        f"{paper['trades']} trades, {paper['decisions']} decisions; "
-        f"holding would have made {_percent(paper['buy_and_hold_return'])}); "
-        f"books {'balance' if paper['ledger_balances'] else 'DO NOT BALANCE'}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(_paper_table(found["paper"]))
+    if found["edge_rule"] == "off":
+        console.print(
+            "the edge rule is off in the demo (TRADEWIND_ENGINE__REQUIRE_EDGE=false): "
+            f"{found['paper']['entries_without_edge']} of {found['paper']['entries']} entries "
+            "would have been refused for want of an expected gain above costs",
+            soft_wrap=True,
+            highlight=False,
+        )
     home = found["home"]
     prefix = f"TRADEWIND_HOME={home} TRADEWIND_CLOCK=replay"
     console.print(
@@ -127,6 +126,29 @@ def _table(found: dict[str, Any]) -> Table:
                 ),
                 f"{figures['ece']:.3f}",
                 figures["gates"] if figures["gates"] == "passed" else f"[red]{figures['gates']}[/]",
+            )
+    return view
+
+
+def _paper_table(paper: dict[str, Any]) -> Table:
+    balance = "books balance" if paper["ledger_balances"] else "[red]BOOKS DO NOT BALANCE[/]"
+    view = Table(
+        title=f"Paper account, net of costs: {paper['decisions']} decisions, {paper['orders']} "
+        f"orders, {paper['fills']} fills, {paper['trades']} closed trades; {balance}",
+        title_justify="left",
+    )
+    for name in ("over the replayed bars", "return", "net PnL", "Sharpe", "max drawdown"):
+        view.add_column(name, justify="left" if name.startswith("over") else "right")
+    rows = {"policy": paper, "buy and hold": paper["buy_and_hold"], "no trade": paper["no_trade"]}
+    for name, figures in rows.items():
+        if figures is not None:
+            sharpe = figures["sharpe"]
+            view.add_row(
+                name,
+                _percent(figures["return"]),
+                f"{figures['net_pnl']:+.2f}",
+                "–" if sharpe is None else f"{sharpe:.2f}",
+                f"{figures['max_drawdown']:.2%}",
             )
     return view
 

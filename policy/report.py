@@ -50,6 +50,7 @@ def paper_report(
         "end_ms": end_ms,
         "decisions": decisions.height,
         "entries": decisions.filter(pl.col("action") != Action.HOLD.value).height,
+        "entries_without_edge": _without_edge(ledger, decisions),
         "refusals": _counts(decisions["refusal"]),
         "orders": orders.height,
         "fills": len(fills),
@@ -60,6 +61,13 @@ def paper_report(
         "buy_and_hold": _hold(settings, bars, start_ms, end_ms, initial),
         "no_trade": {"net_pnl": 0.0, "return": 0.0, "sharpe": 0.0, "max_drawdown": 0.0},
     }
+
+
+def _without_edge(ledger: Ledger, decisions: pl.DataFrame) -> int:
+    """Return how many entries had no expected gain above costs (possible with the rule off)."""
+    entered = decisions.filter(pl.col("action") != Action.HOLD.value)["decision_id"]
+    found = [ledger.decision(item) for item in entered]
+    return sum(float(item.inputs.get("net_edge", 0.0)) <= 0 for item in found if item)
 
 
 def _counts(column: pl.Series) -> dict[str, int]:

@@ -98,6 +98,7 @@ class RefusalCode(StrEnum):
 
     BELOW_THRESHOLD = "below_threshold"
     TOO_UNCERTAIN = "too_uncertain"
+    NO_CONSENSUS = "no_consensus"
     LOW_CONVICTION = "low_conviction"
     NO_EDGE = "no_edge_after_costs"
     POSITION_OPEN = "position_open"

@@ -126,7 +126,7 @@ class TrainingSettings(Section):
     """Labels, splits and fitting."""
 
     horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
-    days_back: int = Field(365, ge=20, description="days of labelled bars up to now")
+    days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
     families: tuple[Literal["lightgbm", "transformer"], ...] = ("lightgbm", "transformer")
     pooled_families: tuple[str, ...] = Field(
         ("lightgbm", "transformer"), description="families trained once over all symbols"

@@ -12,7 +12,7 @@ from tradewind.settings import Settings, load_settings
 
 
 def test_environment_beats_profile_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(profile="full").training.epochs == 20
+    assert load_settings(profile="full").training.epochs == 30
     assert load_settings(profile="quick").training.epochs == 2
     monkeypatch.setenv("TRADEWIND_PROFILE", "quick")
     monkeypatch.setenv("TRADEWIND_TRAINING__EPOCHS", "9")

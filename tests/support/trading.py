@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from tradewind.contracts import Decision, Prediction, Signal, confidence, decision_id
-from tradewind.settings import Settings
+from tradewind.settings import RiskSettings, Settings
 from tradewind.trading.decide import decide
 from tradewind.trading.record import SymbolRecord
 from tradewind.trading.views import MarketView, PortfolioView, PositionView
 
-DEFAULTS = Settings.model_construct()  # the defaults alone: no environment, no file
+# The defaults alone, without environment or file; steps coarse enough to see the rounding.
+DEFAULTS = Settings.model_construct(risk=RiskSettings(quantity_step=Decimal("0.001")))
 STEP_MS = 900_000
 BAR_TS = 1_735_689_600_000
 NOW_MS = BAR_TS + STEP_MS + 5_000

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.models.base import FloatArray, IntArray
+from tradewind.models.base import BoolArray, FloatArray, IntArray
 from tradewind.models.metrics import row_log_loss
 
 CLIP = 1e-6
@@ -137,6 +137,13 @@ def fit_calibrator(
     }
     best = min(KINDS, key=lambda kind: scores[kind])
     return CalibrationChoice(_fit(best, p, labels, independent), best, scores)
+
+
+def out_of_fold_rows(ts: IntArray) -> BoolArray:
+    """Return which rows of a calibration slice the scores of `fit_calibrator` are over."""
+    place = np.unique(ts, return_inverse=True)[1]
+    judged: BoolArray = place >= _bounds(place)[1]
+    return judged
 
 
 def _bounds(place: IntArray) -> IntArray:

@@ -17,7 +17,11 @@ from tradewind.models.base import FloatArray, Forecaster, IntArray, Samples
 from tradewind.models.baselines import baseline_predictions
 from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.bundle import ModelBundle, row_seeds
-from tradewind.models.calibration import CalibrationChoice, fit_calibrator
+from tradewind.models.calibration import (
+    CalibrationChoice,
+    fit_calibrator,
+    out_of_fold_rows,
+)
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.reference import Reference
 from tradewind.models.splits import Split, time_split
@@ -92,8 +96,10 @@ def calibrate_candidate(
     )
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
-    base = np.full(len(calib), base_rate)
-    skill = max(0.0, 1 - m.log_loss(p_up, calib.y_up) / m.log_loss(base, calib.y_up))
+    # Out of fold, and the same rows for both: the calibrator's own slice would flatter it.
+    y = calib.y_up[out_of_fold_rows(calib.ts)]
+    base_loss = m.log_loss(np.full(len(y), base_rate), y)
+    skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
     reference = Reference.fit(calib.wide, calib.wide_names, p_up, bins=settings.drift.bins)
     return Calibrated(choice, reference, skill, base_rate)
 

@@ -187,6 +187,18 @@ def check_uncertainty(c: Candidate) -> Reason:
     return Reason(step="uncertainty", text=text, figures=figures)
 
 
+def check_consensus(c: Candidate) -> Reason:
+    """Refuse where the ensemble abstained: its members oppose each other or have no skill."""
+    found = c.prediction.consensus
+    if found is None:
+        return Reason(step="consensus", text="one model answered: there is no vote")
+    votes = ", ".join(f"{vote.family} {vote.action.value}" for vote in c.prediction.votes)
+    figures: dict[str, float | str] = {"consensus": found}
+    code = RefusalCode.NO_CONSENSUS if found == "none" else None
+    text = f"consensus {found} ({votes or 'no votes shown'})"
+    return Reason(step="consensus", text=text, code=code, figures=figures)
+
+
 def check_threshold(c: Candidate) -> Reason:
     """Refuse where the more probable side does not reach the adaptive threshold."""
     least = entry_threshold(c.settings.thresholds, c.regime, c.market.volatility)
@@ -267,6 +279,7 @@ def check_risk(c: Candidate) -> Reason:
 
 CHECKS: tuple[Callable[[Candidate], Reason], ...] = (
     check_uncertainty,
+    check_consensus,
     check_threshold,
     check_edge,
     check_position,

@@ -29,6 +29,10 @@ REFUSALS: Final[dict[RefusalCode, Refusal]] = {
         "`epistemic_p` is above `serving.epistemic_p_limit`: passes or members disagree.",
         "Agreement on a later bar; a retrained model.",
     ),
+    RefusalCode.NO_CONSENSUS: Refusal(
+        "The ensemble's members oppose each other, or none of them has shown any skill.",
+        "Agreement on a later bar; a retrained model.",
+    ),
     RefusalCode.LOW_CONVICTION: Refusal(
         "Conviction is below the minimum of the present risk mode.",
         "A stronger prediction, or a milder mode.",
