@@ -331,7 +331,7 @@ def test_kelly_caps_the_notional_and_can_be_switched_off() -> None:
 
 def test_a_limit_cuts_the_size_and_says_so() -> None:
     decision = run_decide(with_risk(max_order_notional=Decimal(500)))
-    assert decision.orders[0].quantity == Decimal("0.005")
+    assert decision.orders[0].quantity == Decimal("0.00555")
     assert any("order notional, cuts the notional to 500" in r.text for r in decision.reasons)
 
 

@@ -43,7 +43,7 @@ def test_a_short_is_bought_back_whole(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "half"), [("1", "0.5"), ("0.003", "0.002"), ("0.001", "0.001")]
+    ("quantity", "half"), [("1", "0.5"), ("0.00003", "0.00002"), ("0.00001", "0.00001")]
 )
 def test_defensive_exit_halves_once(settings: Settings, quantity: str, half: str) -> None:
     held = position(quantity=quantity)
