@@ -3,6 +3,7 @@
 # No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 import getpass
+from collections.abc import Callable
 from typing import Any, Literal
 
 from dagster import (
@@ -21,7 +22,7 @@ from assets.keys import family_key
 from assets.metadata import figures
 from assets.platform import Platform
 from assets.steps import live
-from assets.units import plan_units
+from assets.units import Unit, plan_units
 from tradewind.errors import ErrorCode, TradewindError
 
 
@@ -46,11 +47,8 @@ def evaluate_champions(
     context: OpExecutionContext, platform: Platform, config: UnitsConfig
 ) -> dict[str, Any]:
     """Evaluate every chosen champion and observe the figures on the graph."""
-    settings, clock = platform.settings, platform.clock()
-    shown: dict[str, Any] = {}
-    for unit in plan_units(settings, config.symbols, config.families):
-        found = live.evaluate_champion(settings, clock, unit)
-        shown[unit.name] = found.figures
+
+    def report(unit: Unit, found: live.Live) -> None:
         context.log_event(
             AssetObservation(
                 family_key(unit.family, "evaluation"),
@@ -58,7 +56,8 @@ def evaluate_champions(
                 metadata=figures({"version": found.version, **found.figures}),
             )
         )
-    return shown
+
+    return _look_at_champions(context, platform, config, live.evaluate_champion, report)
 
 
 @op(description="PSI of each champion's features and prediction over the last days.")
@@ -66,11 +65,8 @@ def measure_drift(
     context: OpExecutionContext, platform: Platform, config: UnitsConfig
 ) -> dict[str, Any]:
     """Measure every chosen champion and report a soft check on the graph."""
-    settings, clock = platform.settings, platform.clock()
-    shown: dict[str, Any] = {}
-    for unit in plan_units(settings, config.symbols, config.families):
-        found = live.drift_of_champion(settings, clock, unit)
-        shown[unit.name] = found.figures
+
+    def report(unit: Unit, found: live.Live) -> None:
         report_check(
             context,
             AssetCheckEvaluation(
@@ -82,7 +78,8 @@ def measure_drift(
                 metadata=figures({"version": found.version, **found.figures}),
             ),
         )
-    return shown
+
+    return _look_at_champions(context, platform, config, live.drift_of_champion, report)
 
 
 @op(description="Point an alias at a version whose gates passed.")
@@ -121,6 +118,31 @@ def roll_back(
     )
     context.log.info("%s: champion is now version %s", change.name, change.to_version)
     return {"name": change.name, "alias": change.alias, "version": change.to_version}
+
+
+def _look_at_champions(
+    context: OpExecutionContext,
+    platform: Platform,
+    config: UnitsConfig,
+    look: live.Look,
+    report: Callable[[Unit, live.Live], None],
+) -> dict[str, Any]:
+    """Look at every unit; what is wrong with one is said, and the others go on."""
+    settings = platform.settings
+    units = plan_units(settings, config.symbols, config.families)
+    shown: dict[str, Any] = {}
+    errors: list[TradewindError] = []
+    for unit, found in live.look_at(settings, platform.clock(), units, look):
+        if isinstance(found, TradewindError):
+            context.log.warning("%s", found)
+            errors.append(found)
+            continue
+        shown[unit.name] = found.figures
+        report(unit, found)
+    worst = live.worst_of(errors, len(units))
+    if worst is not None:
+        raise worst
+    return shown
 
 
 def _alias(text: str) -> Literal["champion", "challenger", "canary"]:

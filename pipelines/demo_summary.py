@@ -89,14 +89,26 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
             highlight=False,
         )
     console.print(_paper_table(found["paper"]))
-    if found["edge_rule"] == "off":
-        console.print(
-            "the edge rule is off in the demo (TRADEWIND_ENGINE__REQUIRE_EDGE=false): "
-            f"{found['paper']['entries_without_edge']} of {found['paper']['entries']} entries "
-            "would have been refused for want of an expected gain above costs",
-            soft_wrap=True,
-            highlight=False,
+    paper = found["paper"]
+    console.print(
+        f"loosened for the demo, so that orders flow: {found['loosened']}. "
+        f"{paper['entries_without_edge']} of the {paper['entries']} entries had no expected gain "
+        f"above costs; the default settings would have entered at most "
+        f"{paper['entries_at_default_settings']} times.",
+        soft_wrap=True,
+        highlight=False,
+    )
+    slowest = sorted(found["retrain_steps"].items(), key=lambda item: -item[1])[:6]
+    console.print(
+        "time: "
+        + ", ".join(
+            f"{name} {row['seconds']:.0f} s (peak {row['peak_mib']:.0f} MiB)"
+            for name, row in found["stages"].items()
         )
+        + (f"; slowest steps {', '.join(f'{n} {s:.0f} s' for n, s in slowest)}" if slowest else ""),
+        soft_wrap=True,
+        highlight=False,
+    )
     home = found["home"]
     prefix = f"TRADEWIND_HOME={home} TRADEWIND_CLOCK=replay"
     console.print(
@@ -110,22 +122,34 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
     )
 
 
+def wide_console() -> Console:
+    """Return a console whose tables do not fold where output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def _table(found: dict[str, Any]) -> Table:
-    view = Table(title="Models on bars they never saw (95 % intervals)", title_justify="left")
-    view.add_column("symbol, version", overflow="fold")
+    view = Table(
+        title="Models on bars they never saw, 95 % intervals (base rate on the same bars)",
+        title_justify="left",
+    )
+    view.add_column("symbol", no_wrap=True)
+    view.add_column("family", no_wrap=True)
     for name in ("AUC", "log-loss (base)", "Brier (base)", "ECE", "gates"):
         view.add_column(name, justify="right")
     for symbol, families in found["models"].items():
-        for figures in families.values():
+        for family, figures in families.items():
+            passed = figures["gates"] == "passed"
             view.add_row(
-                f"{symbol} {figures['version'].removeprefix('tradewind.')}",
+                symbol,
+                family,
                 f"{figures['auc']:.3f} [{figures['auc_low']:.3f}, {figures['auc_high']:.3f}]",
                 *(
                     f"{figures[name]:.4f} ({_short(figures.get(f'base_rate_{name}'))})"
                     for name in ("log_loss", "brier")
                 ),
-                f"{figures['ece']:.3f}",
-                figures["gates"] if figures["gates"] == "passed" else f"[red]{figures['gates']}[/]",
+                f"{figures['ece']:.3f} [{figures['ece_low']:.3f}, {figures['ece_high']:.3f}]",
+                "passed" if passed else f"[red]{figures['gates']}[/]",
             )
     return view
 

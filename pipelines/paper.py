@@ -149,6 +149,30 @@ def report(settings: Settings, start_ms: int, end_ms: int) -> dict[str, Any]:
     return {**found, "ledger_balances": check.ok, "ledger_check": list(check.lines)}
 
 
+def entries_at_defaults(settings: Settings, start_ms: int, end_ms: int) -> int:
+    """Return how many stored decisions the default threshold and edge rule would let enter.
+
+    Looks at each decision's own inputs; positions that the default settings would not have
+    opened are not undone, so this is an upper bound of what passes those two rules.
+    """
+    from tradewind.ledger import open_ledger
+    from tradewind.settings import ThresholdSettings
+    from tradewind.trading.thresholds import RegimeView, entry_threshold
+
+    defaults = ThresholdSettings()
+    count = 0
+    with open_ledger(settings) as ledger:
+        rows = ledger.decisions(since_ms=start_ms - settings.market.timeframe_ms, until_ms=end_ms)
+        for decision in map(ledger.decision, rows["decision_id"]):
+            if decision is None or decision.prediction is None:
+                continue
+            p = max(decision.prediction.p_up, 1 - decision.prediction.p_up)
+            volatility = float(decision.inputs.get("volatility", 0.0))
+            if p >= entry_threshold(defaults, RegimeView.NEUTRAL, volatility):
+                count += float(decision.inputs.get("net_edge", 0.0)) > 0
+    return count
+
+
 def _require_serving(settings: Settings, url: str) -> None:
     from tradewind.client import ServingClient
 

@@ -39,6 +39,7 @@ class RetrainOutcome:
     success: bool
     candidates: list[Candidate]
     errors: list[str]
+    step_seconds: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -113,7 +114,17 @@ def run_retrain(
         success=finished.success,
         candidates=_candidates(settings, instance, finished.run_id),
         errors=list(finished.errors),
+        step_seconds=_step_seconds(instance, finished.run_id),
     )
+
+
+def _step_seconds(instance: DagsterInstance, run_id: str) -> dict[str, float]:
+    """Return how long each step took."""
+    return {
+        step.step_key: round(step.end_time - step.start_time, 1)
+        for step in instance.get_run_step_stats(run_id)
+        if step.start_time is not None and step.end_time is not None
+    }
 
 
 def known_outcome(values: dict[str, Any]) -> RetrainOutcome:

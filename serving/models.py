@@ -125,7 +125,7 @@ def no_champion(family: str, symbol: str) -> TradewindError:
     return TradewindError(
         ErrorCode.NO_CHAMPION,
         f"no champion of {family} serves {symbol}",
-        f"Launch the Dagster job `retrain` for {symbol}, or run `tradewind train`",
+        f"Run `tradewind train -s {symbol}`, or launch the Dagster job `retrain` for {symbol}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from tradewind.models.bundle import ModelBundle
 
 MIN_ROWS = 200
+OF_ONE_UNIT = (
+    ErrorCode.NO_CHAMPION,
+    ErrorCode.MODEL_UNUSABLE,
+    ErrorCode.NOT_ENOUGH_BARS,
+    ErrorCode.NO_BARS,
+    ErrorCode.CORRUPT_FILE,
+)
+"""What can be wrong with one unit while the others are sound."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,39 @@ class Live:
     version: str
     rows: int
     figures: dict[str, Any]
+
+
+Look = Callable[[Settings, Clock, Unit], Live]
+
+
+def look_at(
+    settings: Settings, clock: Clock, units: Sequence[Unit], look: Look
+) -> Iterator[tuple[Unit, Live | TradewindError]]:
+    """Yield what ``look`` finds for each unit, or what is wrong with that unit alone.
+
+    Raises
+    ------
+    TradewindError
+        What stops every unit: ``tracking_unreachable``, ``bad_setting``.
+    """
+    for unit in units:
+        try:
+            yield unit, look(settings, clock, unit)
+        except TradewindError as error:
+            if error.code not in OF_ONE_UNIT:
+                raise
+            yield unit, error
+
+
+def worst_of(errors: Sequence[TradewindError], units: int) -> TradewindError | None:
+    """Return the error that a look at ``units`` units should end with, if any.
+
+    A unit without a champion is no failure, unless there is none at all.
+    """
+    broken = [error for error in errors if error.code is not ErrorCode.NO_CHAMPION]
+    if broken:
+        return broken[0]
+    return errors[0] if errors and len(errors) == units else None
 
 
 def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
@@ -83,7 +125,7 @@ def _champion(settings: Settings, unit: Unit) -> tuple[str, ModelBundle]:
         raise TradewindError(
             ErrorCode.NO_CHAMPION,
             f"{unit.name} has no champion",
-            "Launch the Dagster job `retrain`, or run `tradewind train`",
+            f"Run `tradewind train -f {unit.family}`, or launch the Dagster job `retrain`",
         )
     folder = fetch_bundle(
         tracking, found.name, version=found.version, cache_dir=settings.home / "models"

@@ -63,7 +63,7 @@ def evaluate(
     symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
 ) -> None:
     """Measure each champion on bars newer than everything it was made from."""
-    _show_champions("evaluate_champion", symbols, families, as_json)
+    _show_champions("evaluate", symbols, families, as_json)
 
 
 @friendly
@@ -71,7 +71,7 @@ def drift(
     symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
 ) -> None:
     """Measure PSI of each champion's features and predictions over the last days."""
-    _show_champions("drift_of_champion", symbols, families, as_json)
+    _show_champions("drift", symbols, families, as_json)
 
 
 @friendly
@@ -115,28 +115,44 @@ def rollback(
     emit(asdict(change), as_json, lambda: say(f"{name}: champion is {change.to_version}"))
 
 
-def _show_champions(function: str, symbols: list[str], families: list[str], as_json: bool) -> None:
+def _show_champions(look: str, symbols: list[str], families: list[str], as_json: bool) -> None:
     from assets.steps import live
     from assets.units import plan_units
     from tradewind.ledger.clock import open_clock
 
     settings = load_settings()
-    clock = open_clock(settings)
-    look = getattr(live, function)
+    units = plan_units(settings, symbols, families)
+    looks: dict[str, live.Look] = {
+        "evaluate": live.evaluate_champion,
+        "drift": live.drift_of_champion,
+    }
     found: dict[str, Any] = {}
-    for unit in plan_units(settings, symbols, families):
-        seen = look(settings, clock, unit)
-        found[unit.name] = {"version": seen.version, **seen.figures}
+    errors: dict[str, TradewindError] = {}
+    for unit, seen in live.look_at(settings, open_clock(settings), units, looks[look]):
+        if isinstance(seen, TradewindError):
+            errors[unit.name] = seen
+        else:
+            found[unit.name] = {"version": seen.version, **seen.figures}
+    worst = live.worst_of(list(errors.values()), len(units))
+    if not found and worst is not None:
+        raise worst
+    said = {name: error.body() for name, error in errors.items()}
+    emit({**found, **said}, as_json, lambda: _print_champions(look, found, errors))
+    if worst is not None:
+        raise typer.Exit(1)
+
+
+def _print_champions(
+    look: str, found: dict[str, dict[str, Any]], errors: dict[str, TradewindError]
+) -> None:
     names = list(dict.fromkeys(key for figures in found.values() for key in figures))
-
-    def text() -> None:
-        table(
-            function.replace("_", " "),
-            ["figure", *found],
-            [[name, *(_short(figures.get(name)) for figures in found.values())] for name in names],
-        )
-
-    emit(found, as_json, text)
+    table(
+        f"{look} of the champions",
+        ["figure", *found],
+        [[name, *(_short(figures.get(name)) for figures in found.values())] for name in names],
+    )
+    for name, error in errors.items():
+        say(f"{name}: {error}")
 
 
 def _short(value: object) -> str | None:

@@ -2,7 +2,9 @@
 
 Maps are compared by log-loss on the calibration slice, out of fold and in time order:
 temperature, Platt (logistic in the logit), beta (Kull, Silva Filho and Flach, 2017) and
-isotonic (breakpoints, interpolated); the best is refitted on the whole slice.
+isotonic (breakpoints, interpolated); the best is refitted on the whole slice. Isotonic, which
+flattens passes that fall on one step or outside its range, has to be better than the best
+parametric map by one standard error over days.
 
 Labels overlap and the base rate of a few weeks does not last, so the parametric maps are
 maximum a posteriori fits: the likelihood counts only as many rows as there are labels that
@@ -20,9 +22,11 @@ import numpy as np
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import BoolArray, FloatArray, IntArray
 from tradewind.models.metrics import row_log_loss
+from tradewind.settings import MS_PER_DAY
 
 CLIP = 1e-6
-KINDS = ("identity", "temperature", "platt", "beta", "isotonic")
+PARAMETRIC = ("identity", "temperature", "platt", "beta")
+KINDS = (*PARAMETRIC, "isotonic")
 MIN_ROWS = 100
 ISOTONIC_BINS = 20
 ISOTONIC_LABELS = 30
@@ -132,11 +136,24 @@ def fit_calibrator(
     p, labels = np.asarray(p_raw, dtype=np.float64)[order], np.asarray(y)[order]
     place = np.unique(np.asarray(ts)[order], return_inverse=True)[1]
     independent = (int(place[-1]) + 1) / len(place) / horizon
-    scores = {
-        kind: _out_of_fold_loss(kind, p, labels, place, horizon, independent) for kind in KINDS
+    losses = {
+        kind: _out_of_fold_losses(kind, p, labels, place, horizon, independent) for kind in KINDS
     }
-    best = min(KINDS, key=lambda kind: scores[kind])
+    scores = {kind: float(rows.mean()) for kind, rows in losses.items()}
+    best = min(PARAMETRIC, key=lambda kind: scores[kind])
+    days = np.asarray(ts)[order][out_of_fold_rows(np.asarray(ts)[order])] // MS_PER_DAY
+    if _clearly_better(losses["isotonic"] - losses[best], days):
+        best = "isotonic"
     return CalibrationChoice(_fit(best, p, labels, independent), best, scores)
+
+
+def _clearly_better(difference: FloatArray, days: IntArray) -> bool:
+    """Return whether the mean daily difference is below zero by one standard error."""
+    place = np.unique(days, return_inverse=True)[1]
+    daily = np.bincount(place, weights=difference) / np.bincount(place)
+    if len(daily) < 2:
+        return False
+    return bool(daily.mean() < -daily.std(ddof=1) / np.sqrt(len(daily)))
 
 
 def out_of_fold_rows(ts: IntArray) -> BoolArray:
@@ -151,10 +168,10 @@ def _bounds(place: IntArray) -> IntArray:
     return np.linspace(0, place.max() + 1, FOLDS + 2).astype(np.int64)
 
 
-def _out_of_fold_loss(
+def _out_of_fold_losses(
     kind: str, p: FloatArray, y: FloatArray, place: IntArray, horizon: int, independent: float
-) -> float:
-    """Return the mean log-loss of the judged rows, fitted on what was known before each fold.
+) -> FloatArray:
+    """Return the log-loss of the judged rows, fitted on what was known before each fold.
 
     ``place`` numbers the moments; a label is known ``horizon`` moments later.
     """
@@ -164,7 +181,7 @@ def _out_of_fold_loss(
         usable = kind if len(np.unique(y[past])) == 2 else "identity"
         fitted = _fit(usable, p[past], y[past], independent)
         losses.append(row_log_loss(fitted.apply(p[now]), y[now]))
-    return float(np.concatenate(losses).mean())
+    return np.concatenate(losses)
 
 
 def _fit(kind: str, p: FloatArray, y: FloatArray, independent: float) -> Calibrator:
