@@ -20,7 +20,8 @@ class RetrainConfig(Config):
 
     symbols: list[str] = Field(
         default_factory=list,
-        description="Symbols to retrain, e.g. BTCUSDT; empty: every traded symbol",
+        description="Symbols that get a model of their own, e.g. BTCUSDT; empty: every traded "
+        "symbol, pooled where the settings say so",
     )
     families: list[str] = Field(
         default_factory=list, description="Families: lightgbm, transformer; empty: all of them"

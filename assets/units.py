@@ -33,6 +33,9 @@ def plan_units(
 ) -> list[Unit]:
     """Return the units of a retraining, the slow pooled ones first.
 
+    Named symbols get models of their own, which serve them before the pooled one; without
+    names, families of ``training.pooled_families`` are trained once over all symbols.
+
     Raises
     ------
     TradewindError
@@ -54,20 +57,12 @@ def plan_units(
             f"families {strange} are not in training.families {list(settings.training.families)}",
             "Choose from the list, or add them to TRADEWIND_TRAINING__FAMILIES",
         )
-    pooled = [Unit(family, POOLED) for family in wanted if family in _pooled(settings)]
-    single = [
-        Unit(family, symbol)
-        for family in wanted
-        if family not in _pooled(settings)
-        for symbol in chosen
+    pooled = () if symbols else settings.training.pooled_families
+    return [Unit(family, POOLED) for family in wanted if family in pooled] + [
+        Unit(family, symbol) for family in wanted if family not in pooled for symbol in chosen
     ]
-    return pooled + single
 
 
 def unit_symbols(settings: Settings, unit: Unit) -> tuple[str, ...]:
     """Return the symbols whose rows a unit learns from."""
     return settings.market.symbols if unit.key == POOLED else (unit.key,)
-
-
-def _pooled(settings: Settings) -> tuple[str, ...]:
-    return settings.training.pooled_families

@@ -27,6 +27,9 @@ DECIDING = {
 }
 """Sections of the settings that change what a unit's steps produce."""
 
+ROOMS = ("assets", "tradewind")
+"""The rooms whose code makes training sets, models and verdicts."""
+
 
 class UnitTask(BaseModel):
     """One branch of a retraining: what to train, on which data, asked for by whom."""
@@ -44,6 +47,7 @@ class UnitTask(BaseModel):
     parent_run_id: str
     dagster_run_id: str
     git_commit: str
+    code_fingerprint: str
     source: str
     allow_failed_gates: bool = False
 
@@ -94,12 +98,27 @@ class Workspace:
             yield
 
 
+def code_fingerprint() -> str:
+    """Return the hash of the code that decides what a unit's steps produce.
+
+    Unlike a commit it tells two uncommitted states apart, and a commit that only touches
+    documents does not make finished work look old.
+    """
+    top = Path(__file__).resolve().parent.parent
+    sources = sorted(path for room in ROOMS for path in (top / room).rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(f"{path.relative_to(top)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def workspace(settings: Settings, task: UnitTask) -> Workspace:
     """Return the work folder of a task: the same inputs, the same folder."""
     inputs = {
         "data": task.data_fingerprint,
         "features": task.feature_version,
-        "code": task.git_commit,
+        "code": task.code_fingerprint,
         "until": task.until_ms,
         "days_back": task.days_back,
         "epochs": task.epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ LOOSENED = {"TRADEWIND_ENGINE__REQUIRE_EDGE": "false", "TRADEWIND_THRESHOLDS__BA
 """What the demo loosens, unless the environment says otherwise: honest probabilities seldom
 reach the default threshold and hardly ever pay their costs, so the paper machinery would
 stand still. The summary says so, beside what the defaults would have done."""
+STATE_FOLDER = "demo"
 REPLAY_DAYS = {Profile.QUICK: 5, Profile.FULL: 28}
 
 
@@ -41,38 +43,79 @@ class Stretch:
 
 
 def run_demo(*, replay_days: int, fresh: bool, summary: Path) -> None:
-    """Run every stage, continuing an earlier demo that did not end, and write the summary."""
+    """Run every stage, continuing an earlier demo that did not end, and write the summary.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` when the state folder holds a demo of other settings, or anything that
+        is not a demo's: nothing is removed unasked.
+    """
     home = Path(os.environ.get("TRADEWIND_HOME", "var/demo")).absolute()
-    if fresh and home.exists():
-        shutil.rmtree(home)
     os.environ["TRADEWIND_HOME"] = str(home)
     os.environ["TRADEWIND_CLOCK"] = "replay"
     for name, value in LOOSENED.items():
         os.environ.setdefault(name, value)
     settings = load_settings()
-    console = wide_console()
-    _say_source(console, settings)
-    stages = Stages(console)
     days = replay_days or REPLAY_DAYS[settings.profile]
-    stretch = _ingest(settings, stages, days)
-    outcome = _retrain(settings, stages, stretch)
+    asked = _asked(settings, days)
+    _make_room(home, asked, fresh=fresh)
+    console = wide_console()
+    stages = Stages(console, home / STATE_FOLDER / "stages.json")
+    stretch = _ingest(settings, stages, days, asked)
+    outcome = _retrain(settings, stages)
     prediction, paper = _serve_and_trade(settings, stages, stretch)
     found = _summary(settings, stages, stretch, outcome, prediction, paper)
     write_json(summary, found)
+    write_json(home / STATE_FOLDER / "finished.json", {"summary": str(summary.absolute())})
     print_summary(console, found, summary)
 
 
-def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
-    plan_file = settings.home / "demo.json"
-    if plan_file.exists():
+def _asked(settings: Settings, days: int) -> str:
+    """Return the identity of what is asked for: a demo continues only the same demo."""
+    wanted = settings.model_dump(mode="json", exclude={"home", "serving"})
+    text = json.dumps({"settings": wanted, "days": days}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _make_room(home: Path, asked: str, *, fresh: bool) -> None:
+    """Start over where an earlier demo ended; continue one that did not; refuse the rest."""
+    state = home / STATE_FOLDER
+    plan = state / "plan.json"
+    if not home.exists() or not any(home.iterdir()):
+        return
+    if not state.is_dir():
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"TRADEWIND_HOME = {home} holds something that is not a demo",
+            "Point TRADEWIND_HOME at an empty folder, or unset it (default var/demo)",
+        )
+    same = not plan.exists() or _read(plan)["asked"] == asked
+    if fresh or (state / "finished.json").exists():
+        shutil.rmtree(home)
+    elif not same:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"{home} holds an unfinished demo of other settings (profile, data, days)",
+            "Run `tradewind demo --fresh` to start over, or restore those settings to continue",
+        )
+
+
+def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretch:
+    state = settings.home / STATE_FOLDER
+    if (state / "plan.json").exists():
+        stretch = Stretch(**_read(state / "plan.json")["stretch"])
+        _say_source(stages.console, stretch.source_name, stretch.source_kind)
         stages.console.print(f"[cyan]continuing the demo in {settings.home}[/]")
-        return Stretch(**json.loads(plan_file.read_text(encoding="utf-8"))["stretch"])
+        return stretch
     from pipelines.definitions import defs
     from pipelines.launch import QUIET, open_instance
     from tradewind.ledger import open_ledger
     from tradewind.ledger.clock import set_replay_clock
     from tradewind.market.active import active_set, store_for
 
+    state.mkdir(parents=True, exist_ok=True)
+    _say_source(stages.console, *_source(settings))
     with stages.stage("ingest", "bars and features, one Dagster run a symbol"):
         with open_ledger(settings) as ledger:
             set_replay_clock(ledger, WallClock().now_ms())
@@ -101,32 +144,44 @@ def _ingest(settings: Settings, stages: Stages, days: int) -> Stretch:
         )
         with open_ledger(settings) as ledger:
             set_replay_clock(ledger, stretch.start_ms)
-        write_json(plan_file, {"stretch": stretch.__dict__})
+        write_json(state / "plan.json", {"asked": asked, "stretch": stretch.__dict__})
     return stretch
 
 
-def _say_source(console: Console, settings: Settings) -> None:
-    """Say in the first line where the bars come from; a simulated market is labelled."""
+def _source(settings: Settings) -> tuple[str, str]:
+    """Open the source once, so that the first line can name it; ingestion stays with it."""
+    from tradewind.market.active import ActiveSet, remember
     from tradewind.market.open_source import open_source
 
-    async def look() -> tuple[str, str]:
+    async def look() -> ActiveSet:
         source = await open_source(settings, WallClock())
         await source.close()
-        return source.name, source.kind
+        return ActiveSet(set_id=source.set_id, source_kind=source.kind, source_name=source.name)
 
-    name, kind = asyncio.run(look())
+    found = asyncio.run(look())
+    remember(settings, found)
+    return found.source_name, found.source_kind
+
+
+def _say_source(console: Console, name: str, kind: str) -> None:
+    """Say in the first line where the bars come from; a simulated market is labelled."""
     if kind == "simulated":
         console.print(f"[bold red]SIMULATED MARKET[/] ({name}): no figure here means anything")
     else:
         console.print(f"bars: {name}")
 
 
-def _retrain(settings: Settings, stages: Stages, stretch: Stretch) -> RetrainOutcome:
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _retrain(settings: Settings, stages: Stages) -> RetrainOutcome:
     from pipelines.retrain import known_outcome, run_retrain
 
-    state = settings.home / "demo-retrain.json"
+    state = settings.home / STATE_FOLDER / "retrain.json"
     if state.exists():
-        return known_outcome(json.loads(state.read_text(encoding="utf-8")))
+        return known_outcome(_read(state))
     with stages.stage("retrain", "fit, walk forward, calibrate, gate, promote (Dagster job)"):
         outcome = run_retrain(settings, allow_failed_gates=True, console=stages.console)
         if not outcome.success:

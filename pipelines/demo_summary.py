@@ -108,6 +108,7 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
         + (f"; slowest steps {', '.join(f'{n} {s:.0f} s' for n, s in slowest)}" if slowest else ""),
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
     home = found["home"]
     prefix = f"TRADEWIND_HOME={home} TRADEWIND_CLOCK=replay"

@@ -32,7 +32,7 @@ ingest_job = define_asset_job(
     selection=AssetSelection.assets("bars", "features"),
     executor_def=in_process_executor,
     description="Read new bars of a symbol and compute its features. Safe to repeat.",
-    tags={"dagster/max_retries": "2"},
+    tags={"dagster/max_retries": "2", "dagster/retry_on_asset_or_op_failure": "true"},
 )
 
 

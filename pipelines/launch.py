@@ -15,7 +15,7 @@ from tradewind.settings import Settings
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry, JobDefinition
 
-PID_TAG = "tradewind/pid"
+LAUNCHER_TAG = "tradewind/launcher"
 INSTANCE_FILE = Path(__file__).resolve().parent.parent / "dagster.yaml"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 POLL_S = 0.5
@@ -77,16 +77,25 @@ def launch(
     """
     from dagster import build_reconstructable_job
     from dagster._core.execution.api import execute_run
+    from dagster._core.storage.tags import MAX_RETRIES_TAG
+    from dagster._core.utils import make_new_run_id
 
     # One thread a process: two steps on two cores would otherwise spin against each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     job = build_reconstructable_job(
         "pipelines.launch", "resolve_job", (job_name,), {}, str(INSTANCE_FILE.parent)
     )
+    run_id = make_new_run_id()
     run = instance.create_run_for_job(
         job_def=job.get_definition(),
+        run_id=run_id,
         run_config={**(run_config or {}), **QUIET},
-        tags={**(tags or {}), PID_TAG: _process_token(os.getpid())},
+        # Whoever called runs the command again; a daemon beside it should not.
+        tags={
+            **(tags or {}),
+            LAUNCHER_TAG: _launcher(run_id, os.getpid()),
+            MAX_RETRIES_TAG: "0",
+        },
     )
     stop = threading.Event()
     watcher = threading.Thread(
@@ -129,7 +138,10 @@ def _step_errors(instance: DagsterInstance, run_id: str) -> tuple[str, ...]:
         if event is not None and event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error
             root = error.cause or error
-            errors.append(f"{event.step_key}: {root.message.strip()}")
+            # "package.Class: what happened": a person needs the second half.
+            expected = root.cls_name == "TradewindError"
+            text = root.message.split(": ", 1)[1] if expected else root.message
+            errors.append(f"{event.step_key}: {text.strip()}")
     return tuple(errors)
 
 
@@ -148,25 +160,26 @@ def _close_orphans(instance: DagsterInstance) -> None:
         )
     )
     for run in open_runs:
-        token = run.tags.get(PID_TAG)
-        if token is None or _alive(token):
+        token = run.tags.get(LAUNCHER_TAG, "")
+        # A run executed again from the UI inherits the tags of the first, not its launcher.
+        if not token.startswith(f"{run.run_id}@") or _alive(token):
             continue
         instance.report_run_failed(run, message="its launcher was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _process_token(pid: int) -> str:
-    """Return a pid with its start time: a number alone may be another process's by now."""
+def _launcher(run_id: str, pid: int) -> str:
+    """Return who launched a run; the start time, as a pid may be another process's by now."""
     import psutil
 
-    return f"{pid}@{psutil.Process(pid).create_time():.2f}"
+    return f"{run_id}@{pid}@{psutil.Process(pid).create_time():.2f}"
 
 
 def _alive(token: str) -> bool:
     import psutil
 
-    pid = int(token.split("@")[0])
+    run_id, pid, _ = token.split("@")
     try:
-        return _process_token(pid) == token
+        return _launcher(run_id, int(pid)) == token
     except psutil.NoSuchProcess:
         return False

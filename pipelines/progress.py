@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -18,6 +20,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from tradewind.files import write_json
 
 
 def progress_bar(console: Console) -> Progress:
@@ -39,7 +43,13 @@ class Stages:
     """Wall time and peak memory (this process and its children) of each stage."""
 
     console: Console
+    file: Path | None = None
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Remember the stages that an earlier, killed run had finished."""
+        if self.file is not None and self.file.exists():
+            self.figures.update(json.loads(self.file.read_text(encoding="utf-8")))
 
     @contextmanager
     def stage(self, name: str, text: str) -> Iterator[None]:
@@ -50,6 +60,8 @@ class Stages:
             yield
         seconds = time.monotonic() - started
         self.figures[name] = {"seconds": round(seconds, 1), "peak_mib": round(memory.peak_mib)}
+        if self.file is not None:
+            write_json(self.file, self.figures)
         self.console.print(f"  {name} took {seconds:.1f} s, peak {memory.peak_mib:.0f} MiB")
 
 

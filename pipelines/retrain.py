@@ -46,8 +46,8 @@ class RetrainOutcome:
         return asdict(self)
 
     def print(self) -> None:
-        """Print a table of the candidates and what failed."""
-        from pipelines.cli.output import say, table
+        """Print a table of the candidates."""
+        from pipelines.cli.output import table
 
         table(
             f"retrain run {self.run_id}",
@@ -63,8 +63,6 @@ class RetrainOutcome:
                 for item in self.candidates
             ],
         )
-        for error in self.errors:
-            say(f"failed: {error}")
 
 
 def run_retrain(

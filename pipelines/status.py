@@ -85,6 +85,9 @@ def _serving(settings: Settings) -> str:
     url = f"http://{settings.serving.host}:{settings.serving.port}"
     try:
         with ServingClient(url, settings=settings.serving, timeout_s=1) as client:
-            return f"{url} is {'ready' if client.ready() else 'not ready'}"
+            if client.ready():
+                return f"{url} is ready"
+            client.status()  # raises where nothing answers at all
+            return f"{url} is not ready"
     except TradewindError as error:
         return f"{url} does not answer ({error.code.value})"

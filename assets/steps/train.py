@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.units import Unit, plan_units, unit_symbols
-from assets.workspace import UnitTask, Workspace, workspace
+from assets.workspace import UnitTask, Workspace, code_fingerprint, workspace
 from tradewind.clock import Clock
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_json
@@ -63,6 +63,7 @@ def plan_retrain(
     common = {
         "feature_version": feature_version(settings),
         "git_commit": git_commit(),
+        "code_fingerprint": code_fingerprint(),
         "dagster_run_id": dagster_run_id,
     }
     choices = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -44,7 +45,10 @@ def ingest(
     since_ms = parse_date(since) if since else None
     report = run_ingest(settings, open_clock(settings), symbols=symbols or None, since_ms=since_ms)
     emit(asdict(report), as_json, lambda: _print_ingest(report))
-    if any(done.error for done in report.symbols):
+    failed = [done for done in report.symbols if done.error]
+    for done in failed:
+        sys.stderr.write(f"error: {done.symbol}: {done.error}\n")
+    if failed:
         raise typer.Exit(1)
 
 
@@ -108,7 +112,7 @@ def _print_ingest(report: IngestReport) -> None:
     kind = "SIMULATED bars" if report.simulated else "bars"
     table(
         f"{kind} from {report.source_name} into set {report.set_id}",
-        ["symbol", "added", "replaced", "quarantined", "gaps", "last bar (UTC)", "error"],
+        ["symbol", "added", "replaced", "quarantined", "gaps", "last bar (UTC)"],
         [
             [
                 done.symbol,
@@ -117,7 +121,6 @@ def _print_ingest(report: IngestReport) -> None:
                 done.quarantined,
                 done.gaps,
                 utc(done.last_ts),
-                done.error,
             ]
             for done in report.symbols
         ],

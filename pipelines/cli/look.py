@@ -38,15 +38,7 @@ def status(as_json: bool = JsonOption) -> None:
         )
         table(
             "models",
-            [
-                "model",
-                "champion",
-                "challenger",
-                "previous",
-                "gates",
-                "data until (UTC)",
-                "age (days)",
-            ],
+            ["model", "champion", "chall.", "previous", "gates", "age (d)"],
             [
                 [
                     row["name"],
@@ -54,7 +46,6 @@ def status(as_json: bool = JsonOption) -> None:
                     row["challenger"],
                     row["previous"],
                     row["gates"],
-                    utc(row["data_end_ms"]),
                     row["age_days"],
                 ]
                 for row in found["models"]

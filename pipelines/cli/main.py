@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipelines.cli import data, demo, look, models, run
+from pipelines.cli import clock, data, demo, look, models, run
 
 app = typer.Typer(
     name="tradewind",
@@ -38,6 +38,7 @@ app.command(rich_help_panel=LOOK)(look.status)
 app.command(rich_help_panel=LOOK)(look.explain)
 app.command(rich_help_panel=LOOK)(look.doctor)
 app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
+app.add_typer(clock.clock_app, name="clock", rich_help_panel=LOOK)
 app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)
 
 

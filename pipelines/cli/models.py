@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -54,6 +55,8 @@ def train(
         quiet=as_json,
     )
     emit(outcome.to_dict(), as_json, outcome.print)
+    for error in outcome.errors:
+        sys.stderr.write(f"error: {error}\n")
     if not outcome.success:
         raise typer.Exit(1)
 

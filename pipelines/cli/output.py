@@ -55,7 +55,8 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
 def emit(value: Mapping[str, Any], as_json: bool, text: Callable[[], None]) -> None:
     """Print ``value`` as JSON, or call ``text`` to print it for a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+        text_of = json.dumps(value, indent=2, default=str, allow_nan=False, ensure_ascii=False)
+        sys.stdout.write(text_of + "\n")
     else:
         text()
 
@@ -65,12 +66,29 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     from rich.console import Console
     from rich.table import Table
 
+    cells = [list(row) for row in rows]
     view = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        view.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
+        figures = index > 0 and all(_is_figure(row[index]) for row in cells)
+        view.add_column(
+            column,
+            justify="right" if figures else "left",
+            no_wrap=index == 0,
+            overflow="fold",
+        )
+    for row in cells:
         view.add_row(*("–" if cell is None else str(cell) for cell in row))
     Console().print(view)
+
+
+def _is_figure(cell: object) -> bool:
+    if cell is None:
+        return True
+    try:
+        float(str(cell))
+    except ValueError:
+        return False
+    return True
 
 
 def say(text: str) -> None:

@@ -240,3 +240,17 @@ def test_what_is_no_bar_is_refused_and_nothing_changes(store: BarStore) -> None:
     with pytest.raises(TradewindError, match="timeframe"):
         store.write_bars("BTCUSDT", "7m", BARS)
     assert sha256_tree(store.root) == before
+
+
+def test_fingerprint_covers_the_funding_that_was_known(tmp_path: Path) -> None:
+    store = BarStore(tmp_path, "binance_usdm_perp")
+    store.write_bars("BTCUSDT", "15m", random_walk_bars(200))
+    until = START_MS + 100 * 900_000
+    bare = store.fingerprint(["BTCUSDT"], "15m", until_ms=until)
+    rate = pl.DataFrame({"ts": [START_MS], "funding_rate": [0.0001]})
+    store.write_series("funding_8h", "BTCUSDT", rate)
+    known = store.fingerprint(["BTCUSDT"], "15m", until_ms=until)
+    assert known != bare
+    later = pl.DataFrame({"ts": [until + 1], "funding_rate": [0.0002]})
+    store.write_series("funding_8h", "BTCUSDT", later)
+    assert store.fingerprint(["BTCUSDT"], "15m", until_ms=until) == known

@@ -266,3 +266,13 @@ def test_real_bars_give_figures_that_could_be_true(
     assert 0.68 < found["wf_log_loss"] < 0.72
     assert found["wf_ece"] < 0.15
     assert found["trades"] <= found["rows"] / settings.training.horizon
+
+
+def test_always_saying_the_commoner_side_is_no_skill(small: Settings, tmp_path: Path) -> None:
+    report = _report(small, planted_samples(ROWS, strength=1.0), tmp_path)
+    rising = np.where(np.arange(len(report.test)) % 100 < 54, 1.0, 0.0)
+    figures = {**report.figures, "accuracy": 0.54, "log_loss_minus_base_rate_high": 0.001}
+    drifting = replace(report, test=replace(report.test, y_up=rising), figures=figures)
+    skill = check_gates(small, drifting, None).gates[0]
+    assert skill.limit == pytest.approx(rising.mean())
+    assert not skill.passed

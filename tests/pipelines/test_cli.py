@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.servers import free_port
+from tests.support.synthetic import START_MS, random_walk_bars
+from tradewind.market.active import store_for
+from tradewind.settings import load_settings
 
 Call = Callable[..., Result]
 COMMANDS = (
@@ -28,6 +33,7 @@ COMMANDS = (
     "explain",
     "doctor",
     "ledger",
+    "clock",
     "config",
 )
 
@@ -102,12 +108,56 @@ def test_missing_data_folder(call: Call, tmp_path: Path) -> None:
     refused(call("ingest", TRADEWIND_DATA=str(tmp_path / "no")), 1, "data_unreadable", "/no")
 
 
+@pytest.mark.data
+def test_a_corrupt_file_among_the_data(call: Call, data_root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "bars"
+    for kind in ("15m", "funding_8h"):
+        (folder,) = data_root.glob(f"binance_usdm*_{kind}")
+        shutil.copytree(folder, data / folder.name)
+    (broken,) = data.glob("*/ETHUSDT_15m.parquet")
+    broken.write_bytes(broken.read_bytes()[:1000])
+    result = call("ingest", "--since", "2026-04-01", TRADEWIND_DATA=str(data))
+    refused(result, 1, "corrupt_file", "ETHUSDT")
+    stored = tmp_path.glob("home/store/**/15m/*/*.parquet")
+    assert {path.parent.name for path in stored} == {"BTCUSDT", "SOLUSDT"}
+    again = call("ingest", "--since", "2026-04-01", TRADEWIND_DATA=str(data))
+    refused(again, 1, "corrupt_file", "ETHUSDT")
+
+
+def test_too_few_bars_for_a_split(call: Call, tmp_path: Path) -> None:
+    """The unit's failure is one line; nothing is registered, and the next run is not in its way."""
+    store = store_for(load_settings(home=tmp_path / "home"))
+    for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT", "SOLUSDT")):
+        store.write_bars(symbol, "15m", random_walk_bars(500, seed=seed))
+    variables = {
+        "TRADEWIND_HOME": str(tmp_path / "home"),
+        "TRADEWIND_CLOCK": "replay",
+        "TRADEWIND_FEATURES": '{"warmup_bars": 300, "window": 16, "ratio_window": 50}',
+    }
+    end = datetime.fromtimestamp((START_MS + 500 * 900_000) / 1000, tz=UTC)
+    assert call("clock", "set", end.isoformat(), **variables).exit_code == 0
+    for _ in range(2):
+        result = call("train", "-f", "lightgbm", **variables)
+        refused(result, 1, "lightgbm_POOLED", "not_enough_bars")
+    assert json.loads(call("status", "--json", **variables).stdout)["models"] == []
+
+
 def test_wrong_date(call: Call) -> None:
     refused(call("ingest", "--since", "last week"), 2, "bad_input", "last week", "2025-01-31")
 
 
 def test_replay_clock_that_was_never_set(call: Call) -> None:
-    refused(call("features", TRADEWIND_CLOCK="replay"), 2, "bad_setting", "clock")
+    refused(call("features", TRADEWIND_CLOCK="replay"), 2, "bad_setting", "clock set")
+
+
+def test_the_replay_clock_is_set_and_shown(call: Call) -> None:
+    replay = {"TRADEWIND_CLOCK": "replay"}
+    assert call("clock", "set", "2025-10-01T00:00", **replay).exit_code == 0
+    shown = json.loads(call("clock", "show", "--json", **replay).stdout)
+    assert shown == {"mode": "replay", "now_ms": 1_759_276_800_000}
+    assert "2025-10-01 00:00:00 UTC" in call("clock", "show", **replay).stdout
+    refused(call("clock", "set", "noon", **replay), 2, "bad_input", "noon")
+    refused(call("clock", "set", "2025-10-01"), 2, "bad_setting", "TRADEWIND_CLOCK=replay")
 
 
 def test_tracking_server_down(call: Call) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +111,12 @@ def _assert_tracked(settings: Settings, outcome: dict[str, Any]) -> None:
         assert "Gates" in version.description
 
 
-def test_gates_that_fail_leave_a_run_that_succeeds(home: Path, tradewind: Run) -> None:
-    strict = {**TINY, "TRADEWIND_GATES": '{"min_accuracy": 0.99}'}
+def test_gates_that_fail_leave_a_run_that_succeeds(
+    home: Path, tradewind: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster import DagsterEventType
+
+    strict = {**TINY, "TRADEWIND_CALIBRATION": '{"min_gate_rows": 1000000}'}
     done = tradewind("train", "-f", "lightgbm", "--json", home=home, **strict)
     assert done.returncode == 0, done.stderr[-3000:]
     outcome = json.loads(done.stdout)
@@ -117,16 +124,28 @@ def test_gates_that_fail_leave_a_run_that_succeeds(home: Path, tradewind: Run) -
     (candidate,) = outcome["candidates"]
     assert candidate["gates"] == "failed"
     assert candidate["alias"] is None
-    assert any("6000 walk-forward rows" in reason for reason in candidate["failed"])
+    assert any("1000000 out-of-sample" in reason for reason in candidate["failed"])
+
+    instance = _instance(_settings(home, monkeypatch), monkeypatch)
+    events = [entry.dagster_event for entry in instance.all_logs(outcome["run_id"])]
+    checks = {
+        event.event_specific_data.check_name: event.event_specific_data.passed
+        for event in events
+        if event and event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION
+    }
+    assert checks["ece"] is False
+    assert checks["artefact"] is True
+    made = [event.asset_key.path[-1] for event in events if event and event.is_step_materialization]
+    assert "evaluation" in made
+    assert "promotion" not in made
 
 
 def test_a_broken_unit_does_not_stop_the_others(home: Path, tradewind: Run) -> None:
-    folder = next(path.parent for path in home.glob("store/**/ETHUSDT/*.parquet"))
-    newest = sorted(folder.glob("*.parquet"))[-1]
-    # ETH is no reference here, so only what is trained on ETH itself can notice.
-    market = {"symbols": ["BTCUSDT", "ETHUSDT"], "reference_symbols": ["BTCUSDT", "SOLUSDT"]}
-    newest.write_bytes(b"not parquet")
-    variables = {**TINY, "TRADEWIND_MARKET": json.dumps(market)}
+    (bars,) = home.glob("store/*/15m/ETHUSDT")
+    broken = bars.with_name("XRPUSDT")
+    shutil.copytree(bars, broken)
+    sorted(broken.glob("*.parquet"))[-1].write_bytes(b"not parquet")
+    variables = {**TINY, "TRADEWIND_MARKET": '{"symbols": ["BTCUSDT", "XRPUSDT"]}'}
     training = json.loads(TINY["TRADEWIND_TRAINING"])
     variables["TRADEWIND_TRAINING"] = json.dumps({**training, "pooled_families": []})
     done = tradewind("train", "-f", "lightgbm", "--json", home=home, **variables)
@@ -134,19 +153,50 @@ def test_a_broken_unit_does_not_stop_the_others(home: Path, tradewind: Run) -> N
     outcome = json.loads(done.stdout)
     assert [item["name"] for item in outcome["candidates"]] == ["tradewind.lightgbm.BTCUSDT"]
     assert len(outcome["errors"]) == 1
-    assert "lightgbm_ETHUSDT" in outcome["errors"][0]
+    assert "lightgbm_XRPUSDT" in outcome["errors"][0]
     assert "corrupt_file" in outcome["errors"][0]
+
+
+LONGER = {
+    **TINY,
+    "TRADEWIND_TRAINING": json.dumps(
+        {**json.loads(TINY["TRADEWIND_TRAINING"]), "epochs": 6, "max_epoch_samples": 3000}
+    ),
+}
+TRANSFORMER = ("train", "-f", "transformer", "--allow-failed-gates")
 
 
 def test_killed_in_the_middle_of_a_fit_and_run_again(
     home: Path, tradewind: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = {**json.loads(TINY["TRADEWIND_TRAINING"]), "epochs": 6, "max_epoch_samples": 3000}
-    variables = {**TINY, "TRADEWIND_TRAINING": json.dumps(training)}
+    with _in_the_middle_of_a_fit(home) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    time.sleep(1)
+    done = tradewind(*TRANSFORMER, "--json", home=home, **LONGER)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["success"]
+    _assert_nothing_is_left(home, monkeypatch)
+
+
+def test_only_the_launcher_killed_and_run_again(
+    home: Path, tradewind: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _in_the_middle_of_a_fit(home) as process:
+        process.kill()
+    # The orphaned step goes on; the new one waits for its lock, then finds its work.
+    done = tradewind(*TRANSFORMER, "--json", home=home, **LONGER)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["success"]
+    _assert_nothing_is_left(home, monkeypatch)
+
+
+@contextmanager
+def _in_the_middle_of_a_fit(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a training of which the second epoch has just ended."""
     with subprocess.Popen(
-        command("train", "-f", "transformer", "--allow-failed-gates"),
+        command(*TRANSFORMER),
         cwd=ROOT,
-        env=environment(home, **variables),
+        env=environment(home, **LONGER),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -158,22 +208,18 @@ def test_killed_in_the_middle_of_a_fit_and_run_again(
                 break
         else:
             pytest.fail("the fit was never seen")
-        os.killpg(process.pid, signal.SIGKILL)
-    time.sleep(1)
-    done = tradewind(
-        "train", "-f", "transformer", "--allow-failed-gates", "--json", home=home, **variables
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    outcome = json.loads(done.stdout)
-    assert outcome["success"]
+        yield process
+
+
+def _assert_nothing_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a killed run is closed everywhere, and that its epochs were kept."""
+    from registry.tracking import Tracking
 
     settings = _settings(home, monkeypatch)
     instance = _instance(settings, monkeypatch)
     assert _slots(instance) == 0
     statuses = [run.status.value for run in instance.get_runs()]
     assert sorted(statuses) == ["FAILURE", "SUCCESS"]
-    from registry.tracking import Tracking
-
     tracking = Tracking(settings)
     running = tracking.client.search_runs([tracking.experiment_id], "attributes.status = 'RUNNING'")
     assert list(running) == []

@@ -24,9 +24,6 @@ from tradewind.models.bundle import ModelBundle
 Bundles = dict[str, ModelBundle]
 WINDOW = 16
 
-# BentoML calls what pydantic and others have deprecated, on import and at every request.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @dataclass
 class Served:

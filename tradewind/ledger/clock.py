@@ -84,7 +84,7 @@ class LedgerClock:
             raise TradewindError(
                 ErrorCode.BAD_SETTING,
                 "clock = 'replay', but the ledger's clock was never set",
-                "Set it with `tradewind clock set`, or use TRADEWIND_CLOCK=wall",
+                "Set it with `tradewind clock set 2025-10-01T00:00`, or use TRADEWIND_CLOCK=wall",
             )
         return self._row.at(_wall_ms())
 

@@ -29,6 +29,7 @@ from tradewind.market._partition import (
 )
 from tradewind.market.schema import (
     BARS,
+    FUNDING_KIND,
     GAPS,
     QUARANTINE,
     Columns,
@@ -155,7 +156,7 @@ class BarStore:
         return int.from_bytes(digest.digest())
 
     def fingerprint(self, symbols: Sequence[str], timeframe: str, *, until_ms: int) -> str:
-        """Return the SHA-256 of exactly the bars closed at ``until_ms``, partition by partition.
+        """Return the SHA-256 of exactly what is known at ``until_ms``: bars, then funding.
 
         It depends on values only, never on how a file encodes them.
 
@@ -173,6 +174,9 @@ class BarStore:
                 digest = self._digest(path, until_open)
                 if digest:
                     combined.update(f"{symbol}/{path.stem}:{digest}\n".encode())
+            funding = self.read_series(FUNDING_KIND, symbol, until_ms=until_ms)
+            if funding.height:
+                combined.update(f"{symbol}/{FUNDING_KIND}:{_content_hash(funding)}\n".encode())
         return combined.hexdigest()
 
     # -- companions ---------------------------------------------------------------------

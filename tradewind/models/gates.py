@@ -87,19 +87,25 @@ def check_gates(
 
 
 def _skill(settings: Settings, report: EvaluationReport) -> Gate:
-    """Accuracy above its minimum, or a log-loss significantly below the base rate's."""
+    """Accuracy above its minimum, or a log-loss significantly below the base rate's.
+
+    In a market that mostly rose or fell, always saying so is right more often than the
+    minimum; the accuracy must beat that too.
+    """
     accuracy = float(report.figures["accuracy"])
     gain = float(report.figures["log_loss_minus_base_rate"])
     high = float(report.figures["log_loss_minus_base_rate_high"])
-    limit = settings.gates.min_accuracy
+    rose = float(report.test.y_up.mean())
+    limit = max(settings.gates.min_accuracy, rose, 1 - rose)
     return Gate(
         "skill",
         bool(accuracy > limit or high < 0),
         _finite_or_none(accuracy),
         limit,
-        f"accuracy {accuracy:.4f} on {len(report.test)} test rows (gate > {limit}), or log-loss "
-        f"minus the base rate's {gain:+.5f}, at most {high:+.5f} with "
-        f"{settings.gates.confidence_level:.0%} confidence (gate < 0)",
+        f"accuracy {accuracy:.4f} on {len(report.test)} test rows (gate > {limit:.4f}: the "
+        f"minimum, or always saying the commoner side), or log-loss minus the base rate's "
+        f"{gain:+.5f}, at most {high:+.5f} with {settings.gates.confidence_level:.0%} "
+        "confidence (gate < 0)",
     )
 
 

@@ -1,0 +1,205 @@
+"""The small jobs, run by Dagster itself on a registered bundle of a tiny world."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterEventType, DagsterInstance, ExecuteInProcessResult
+
+from registry.tracking import Tracking
+from registry.versions import find_alias
+from tests.support import serving
+from tradewind.ledger import open_ledger
+from tradewind.ledger.clock import set_replay_clock
+from tradewind.settings import MS_PER_DAY, Settings
+
+NAME = "tradewind.lightgbm.POOLED"
+VARIABLES = {
+    "TRADEWIND_CLOCK": "replay",
+    "TRADEWIND_MARKET": (
+        '{"symbols": ["BTCUSDT", "ETHUSDT"],'
+        ' "reference_symbols": ["BTCUSDT", "ETHUSDT", "SOLUSDT"]}'
+    ),
+    "TRADEWIND_FEATURES": '{"warmup_bars": 300, "window": 16, "ratio_window": 50}',
+    "TRADEWIND_TRAINING": '{"days_back": 20, "judge_passes": 2}',
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> serving.World:
+    """A home with bars and two registered versions; version 1 is the champion."""
+    root = tmp_path_factory.mktemp("jobs")
+    (root / "scratch").mkdir()
+    settings = serving.world_settings(
+        root / "home",
+        market={
+            "symbols": ("BTCUSDT", "ETHUSDT"),
+            "reference_symbols": ("BTCUSDT", "ETHUSDT", "SOLUSDT"),
+        },
+    )
+    serving.store_bars(settings)
+    with open_ledger(settings) as ledger:
+        set_replay_clock(ledger, serving.NOW_MS)
+    world = serving.World(settings, Tracking(settings), root / "scratch")
+    bundle = serving.fit_bundle(
+        settings, serving.training_set(settings), "lightgbm", "POOLED", seed=1
+    )
+    # Its data ends early, so that enough bars are left that it has never seen.
+    early = dataclasses.replace(
+        bundle,
+        meta=bundle.meta.model_copy(update={"data_end_ms": serving.NOW_MS - 8 * MS_PER_DAY}),
+    )
+    world.point(world.register(early))
+    world.register(serving.reseeded(early, seed=2))
+    return world
+
+
+@pytest.fixture
+def settings(world: serving.World, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The world's settings, which the jobs read from the environment as anywhere else."""
+    monkeypatch.delenv("TRADEWIND_DATA", raising=False)
+    for name, value in {**VARIABLES, "TRADEWIND_HOME": str(world.settings.home)}.items():
+        monkeypatch.setenv(name, value)
+    return world.settings
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    """An instance in memory."""
+    with DagsterInstance.ephemeral() as held:
+        yield held
+
+
+def _run(
+    instance: DagsterInstance,
+    job: str,
+    op: str = "",
+    config: dict[str, Any] | None = None,
+    **more: Any,
+) -> ExecuteInProcessResult:
+    from pipelines.launch import resolve_job
+
+    return resolve_job(job).execute_in_process(
+        run_config={"ops": {op: {"config": config or {}}}} if op else {},
+        instance=instance,
+        raise_on_error=False,
+        **more,
+    )
+
+
+def _failure(done: ExecuteInProcessResult) -> str:
+    (event,) = [event for event in done.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    assert error is not None
+    return str((error.cause or error).message)
+
+
+def test_evaluate_observes_each_champion(settings: Settings, instance: DagsterInstance) -> None:
+    done = _run(instance, "evaluate", "evaluate_champions")
+    assert done.success
+    (event,) = [
+        event for event in done.all_events if event.event_type is DagsterEventType.ASSET_OBSERVATION
+    ]
+    seen = event.asset_observation_data.asset_observation
+    assert (seen.asset_key.to_user_string(), seen.partition) == ("lightgbm/evaluation", "POOLED")
+    assert seen.metadata["version"].value == f"{NAME}/1"
+    assert 0 < float(str(seen.metadata["auc"].value)) < 1
+
+
+def test_drift_checks_each_champion(settings: Settings, instance: DagsterInstance) -> None:
+    done = _run(instance, "drift", "measure_drift")
+    assert done.success
+    (check,) = done.get_asset_check_evaluations()
+    assert (check.asset_key.to_user_string(), check.check_name) == ("lightgbm/drift", "psi")
+    assert check.partition == "POOLED"
+    assert float(str(check.metadata["psi_p_up"].value)) >= 0
+
+
+def test_a_unit_without_a_champion_is_named(settings: Settings, instance: DagsterInstance) -> None:
+    done = _run(instance, "evaluate", "evaluate_champions")
+    said = [entry.user_message for entry in instance.all_logs(done.run_id)]
+    assert any("tradewind.transformer.POOLED has no champion" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("job", "op"), [("evaluate", "evaluate_champions"), ("drift", "measure_drift")]
+)
+def test_no_champion_at_all_fails(
+    settings: Settings, instance: DagsterInstance, job: str, op: str
+) -> None:
+    done = _run(instance, job, op, {"families": ["transformer"]})
+    assert not done.success
+    assert "no_champion" in _failure(done)
+
+
+def test_promote_then_roll_back(
+    settings: Settings, world: serving.World, instance: DagsterInstance
+) -> None:
+    config = {"name": NAME, "version": 2, "why": "a better one"}
+    assert _run(instance, "promote", "promote_version", config).success
+    assert _alias(world, "champion") == 2
+    assert _alias(world, "previous") == 1
+    assert _run(instance, "rollback", "roll_back", {"name": NAME, "why": "it was not"}).success
+    assert _alias(world, "champion") == 1
+    assert _alias(world, "previous") == 2
+
+
+@pytest.mark.parametrize(("change", "word"), [({"to": "king"}, "king"), ({"version": 99}, "99")])
+def test_a_wrong_promotion_moves_nothing(
+    settings: Settings,
+    world: serving.World,
+    instance: DagsterInstance,
+    change: dict[str, Any],
+    word: str,
+) -> None:
+    before = _alias(world, "champion")
+    config = {"name": NAME, "version": 2, "why": "a test", **change}
+    done = _run(instance, "promote", "promote_version", config)
+    assert not done.success
+    assert word in _failure(done)
+    assert _alias(world, "champion") == before
+
+
+@pytest.mark.data
+def test_ingest_and_again(
+    data_root: Path, tmp_path: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name, value in {
+        "TRADEWIND_HOME": str(home),
+        "TRADEWIND_DATA": str(data_root),
+        "TRADEWIND_CLOCK": "replay",
+    }.items():
+        monkeypatch.setenv(name, value)
+    from tradewind.settings import load_settings
+
+    with open_ledger(load_settings()) as ledger:
+        set_replay_clock(ledger, 1_777_372_200_000)
+    since = {"bars": {"config": {"since": "2026-03-20"}}}
+    found: list[dict[str, bytes]] = []
+    for _ in range(2):
+        from pipelines.launch import resolve_job
+
+        done = resolve_job("ingest").execute_in_process(
+            run_config={"ops": since}, partition_key="BTCUSDT", instance=instance
+        )
+        assert done.success
+        made = {
+            (event.asset_key.to_user_string(), event.partition)
+            for event in done.all_events
+            if event.asset_key and event.event_type is DagsterEventType.ASSET_MATERIALIZATION
+        }
+        assert made == {("bars", "BTCUSDT"), ("features", "BTCUSDT")}
+        files = home.glob("store/**/*.parquet")
+        found.append({str(path): path.read_bytes() for path in files})
+    assert found[0]
+    assert found[0] == found[1]
+
+
+def _alias(world: serving.World, alias: str) -> int | None:
+    version = find_alias(world.tracking, NAME, alias)
+    return None if version is None else version.version
