@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.brokers.base import Broker
-from policy.forecasts import Answer, PredictionSource, source_of
+from policy.forecasts import Answer, PredictionSource, source_of, without_disabled
 from policy.portfolio import (
     Account,
     AccountReader,
@@ -15,6 +15,7 @@ from policy.portfolio import (
     market_view,
     position_view,
 )
+from policy.volatility import VolatilityLevels
 from policy.sending import Hook, Sender, nothing
 from tradewind.clock import last_closed_bar
 from tradewind.contracts import (
@@ -32,6 +33,7 @@ from tradewind.settings import Settings
 from tradewind.trading.decide import decide
 from tradewind.trading.exits import manage_position
 from tradewind.trading.risk import RiskMode, assess
+from tradewind.trading.views import PortfolioView
 
 NO_STOP = "no stop stands at the broker: close"
 
@@ -67,6 +69,7 @@ class Cycle:
         self._features = features
         self._policy_version = policy_version
         self._at = at
+        self._levels = VolatilityLevels(settings, features)
         self._accounts = AccountReader(settings, ledger, broker)
         self._sender = Sender(settings, ledger, broker, self._accounts, at)
 
@@ -95,7 +98,8 @@ class Cycle:
         if state.mode is RiskMode.EMERGENCY_SHUTDOWN and not switch.engaged:
             # Only a person ends an emergency: the switch keeps it over days and restarts.
             self._ledger.kill_switch.engage(state.text, flatten=True)
-        leaving = {order.symbol for order in account.working if order.leg in (Leg.EXIT, Leg.REDUCE)}
+        # A waiting halving stops no full close: both only reduce, so together they close.
+        leaving = {order.symbol for order in account.working if order.leg is Leg.EXIT}
         added = 0
         for position in account.positions:
             if position.symbol in leaving:
@@ -137,7 +141,8 @@ class Cycle:
             return 0
         self._at("decide:before")
         ids = {q.symbol: q.decision_id for q in open_questions if q.problem is None}
-        answers = self._predictions.predict(list(ids), ids) if ids else {}
+        asked_for = self._predictions.predict(list(ids), ids) if ids else {}
+        answers = without_disabled(asked_for, self._ledger.member_state())
         account = self._accounts.read()
         for question in open_questions:
             answer = answers.get(question.symbol, question.problem)
@@ -177,9 +182,19 @@ class Cycle:
             prediction=answer if isinstance(answer, Prediction) else None,
             problem=answer if isinstance(answer, str) else None,
             market=market_view(question.row) if question.row is not None else None,
-            portfolio=account.view(kill_switch=switch.engaged),
+            portfolio=self._portfolio(question, account, switch),
             record=account.record(question.symbol),
             source=source_of(answer),
             symbol=question.symbol,
             bar_ts=question.bar_ts,
         )
+
+    def _portfolio(
+        self, question: _Question, account: Account, switch: KillState
+    ) -> PortfolioView:
+        """Return the account with the level of the asked symbol's own volatility."""
+        view = account.view(kill_switch=switch.engaged)
+        if question.row is None:
+            return view
+        rank, level = self._levels.of(question.row)
+        return replace(view, volatility_level=level, volatility_rank=rank)

@@ -91,8 +91,13 @@ class Engine:
         self._parts = predictions, features, at
 
     @contextmanager
-    def running(self) -> Iterator[Cycle]:
+    def running(self, prepare: Callable[[], None] = lambda: None) -> Iterator[Cycle]:
         """Hold the lease and open the account; a second engine is refused.
+
+        Parameters
+        ----------
+        prepare
+            Called under the lease before anything else, such as setting a replay's clock.
 
         Raises
         ------
@@ -100,6 +105,7 @@ class Engine:
             ``already_running`` while another engine lives on these books.
         """
         with self.lease:
+            prepare()
             now = self.clock.now_ms()
             self.ledger.open_account(self.settings.engine.initial_cash, now)
             values = self.settings.model_dump(mode="json", include=set(POLICY_SECTIONS))
@@ -149,14 +155,16 @@ def run_replay(
     """
     step = engine.settings.market.timeframe_ms
     first = -(-start_ms // step) * step
-    stored = read_clock(engine.ledger)
-    now = first
-    if stored is not None and stored.speed == 0 and first < stored.market_ms <= end_ms:
-        now = stored.market_ms // step * step
     total = max(0, (end_ms - first) // step + 1)
-    done = 0
-    clock.set(now)
-    with engine.running() as steps:
+    now, done = first, 0
+
+    def take_up() -> None:
+        # Only under the lease: another engine's clock is not ours to move.
+        nonlocal now
+        now = _resumed(engine, first, end_ms)
+        clock.set(now)
+
+    with engine.running(take_up) as steps:
         while now <= end_ms:
             clock.set(now)
             engine.cycle(steps)
@@ -165,6 +173,15 @@ def run_replay(
                 progress((now - first) // step + 1, total)
             now += step
     return done
+
+
+def _resumed(engine: Engine, first: int, end_ms: int) -> int:
+    """Return where a replay goes on: the ledger's held clock where it lies in the stretch."""
+    step = engine.settings.market.timeframe_ms
+    stored = read_clock(engine.ledger)
+    if stored is not None and stored.speed == 0 and first < stored.market_ms <= end_ms:
+        return stored.market_ms // step * step
+    return first
 
 
 def run_live(engine: Engine, *, stop: threading.Event | None = None) -> None:

@@ -12,7 +12,8 @@ from tradewind.errors import TradewindError
 from tradewind.settings import Settings
 
 Answer = Prediction | str
-SOURCES = {"lightgbm": "fallback"}
+FALLBACK = "fallback"
+SOURCES = {"lightgbm": FALLBACK}
 
 
 class PredictionSource(Protocol):
@@ -30,6 +31,35 @@ def source_of(answer: Answer | None) -> str:
     if isinstance(answer, Prediction):
         return SOURCES.get(answer.model_type, answer.model_type)
     return "none"
+
+
+def without_disabled(
+    answers: Mapping[str, Answer], states: Mapping[tuple[str, str], tuple[bool, str]]
+) -> dict[str, Answer]:
+    """Return the answers; a fallback by a disabled member becomes a problem.
+
+    The ensemble leaves disabled members out by itself; a model that answers alone does not.
+
+    Parameters
+    ----------
+    states
+        (family, key) → (enabled, why), as `Ledger.member_state` returns them.
+    """
+    return {symbol: _allowed(symbol, answer, states) for symbol, answer in answers.items()}
+
+
+def _allowed(
+    symbol: str, answer: Answer, states: Mapping[tuple[str, str], tuple[bool, str]]
+) -> Answer:
+    if source_of(answer) != FALLBACK or not isinstance(answer, Prediction):
+        return answer
+    # tradewind.lightgbm.BTCUSDT/3: the member's key is the symbol or the pool it serves.
+    key = answer.model_version.rpartition("/")[0].rpartition(".")[2]
+    for member in ((answer.model_type, name) for name in (symbol, key)):
+        enabled, why = states.get(member, (True, ""))
+        if not enabled:
+            return f"member_disabled: the fallback {'.'.join(member)} is switched off ({why})"
+    return answer
 
 
 @dataclass(frozen=True)

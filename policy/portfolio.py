@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
+import polars as pl
+
 from policy.brokers.base import Broker
 from tradewind.contracts import Leg, OrderRequest
 from tradewind.ledger import EquityHistory, EquityPoint, Ledger, Position, TradeResult
@@ -42,6 +44,12 @@ class FeatureSource(Protocol):
 
     def latest(self, symbol: str) -> Features:
         """Return the row of the newest closed bar; raises `TradewindError` without one."""
+        ...
+
+    def frame(self, symbol: str, *, start_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return feature rows (``vol_20`` at least) opening from ``start_ms``, closed by
+        ``until_ms``; raises `TradewindError` without bars.
+        """
         ...
 
 
@@ -96,7 +104,7 @@ class Account:
             equity=equity,
             cash=self.cash,
             day_open_equity=past.day_open,
-            peak_equity=max(past.peak, equity),
+            peak_equity=equity if past.peak is None else max(past.peak, equity),
             open_positions=held,
             losing_streak=losing_streak(self.results),
             now_ms=self.now_ms,
@@ -189,7 +197,9 @@ class AccountReader:
         self._now_ms = now_ms
         self._prices = {}
         self._history = self._ledger.equity_history(
-            day_start(now_ms), bar_start(self._settings, now_ms)
+            day_start(now_ms),
+            bar_start(self._settings, now_ms),
+            self._ledger.peak_since(now_ms),
         )
 
     def price(self, symbol: str) -> Decimal | None:

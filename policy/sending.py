@@ -204,9 +204,10 @@ class Sender:
                     self.book(ended)
 
     def _entry_deadline(self, request: OrderRequest) -> int:
+        """Return when the bar that may fill it, and those it may wait for, have closed."""
         step = self._settings.market.timeframe_ms
-        bars = 1 + self._settings.engine.entry_wait_bars
-        return bar_start(self._settings, request.created_ms) + bars * step
+        first = -(-request.created_ms // step) * step
+        return first + (1 + self._settings.engine.entry_wait_bars) * step
 
 
 def book_of(broker: Broker) -> tuple[Decimal, dict[str, Decimal]]:

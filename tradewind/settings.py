@@ -343,8 +343,9 @@ class RiskSettings(Section):
     defensive_exit_at: float = Field(1.5, gt=0, description="share: every position halved")
     emergency_at: float = Field(2.0, gt=0, description="share: everything closed")
     critical_allows_entries: bool = Field(True, description="off: CRITICAL takes no new trades")
-    volatility_low_share: Fraction = Field(0.25, description="lowest share of 90 days: low")
-    volatility_high_share: Fraction = Field(0.10, description="top share of 90 days: high")
+    volatility_days: float = Field(90, gt=0, description="history behind the volatility level")
+    volatility_low_share: Fraction = Field(0.25, description="lowest share of the history: low")
+    volatility_high_share: Fraction = Field(0.10, description="top share of the history: high")
 
 
 class CostSettings(Section):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import structlog
 import typer
 
 from pipelines.cli import clock, data, demo, look, models, run
@@ -43,5 +46,6 @@ app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; log lines go to stderr, so that ``--json`` output stays whole."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     app()

@@ -1,8 +1,9 @@
 """The paper broker: a durable exchange that fills orders against real bars.
 
-A market order accepted at T fills at the OPEN of the first bar that opens at or after T's
-place on the bar grid, as soon as that bar has closed by the clock. So a decision made when a
-bar closes trades at the next bar's open, and is seen filled one bar later.
+A market order accepted at T fills at the OPEN of the first bar that opens at or after T, as
+soon as that bar has closed by the clock. So an order sent at the very moment a bar closes, as
+in a replay, trades at that moment's open and is seen filled one bar later; one sent inside a
+bar waits for the next open. No order meets a bar that had opened before it was accepted.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class PaperBroker:
             filled_quantity=ZERO,
             average_price=None,
             detail=refusal,
-            active_from=now // step * step,
+            active_from=-(-now // step) * step,
             updated_ms=now,
         )
         connection.execute(insert(tables.orders).values(order_row(order)))

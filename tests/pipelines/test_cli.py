@@ -125,7 +125,7 @@ def test_a_corrupt_file_among_the_data(call: Call, data_root: Path, tmp_path: Pa
 
 
 def test_too_few_bars_for_a_split(call: Call, tmp_path: Path) -> None:
-    """The unit's failure is one line; nothing is registered, and the next run is not in its way."""
+    """Each step that fails is one line on stderr; nothing is registered."""
     store = store_for(load_settings(home=tmp_path / "home"))
     for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT", "SOLUSDT")):
         store.write_bars(symbol, "15m", random_walk_bars(500, seed=seed))
@@ -136,9 +136,12 @@ def test_too_few_bars_for_a_split(call: Call, tmp_path: Path) -> None:
     }
     end = datetime.fromtimestamp((START_MS + 500 * 900_000) / 1000, tz=UTC)
     assert call("clock", "set", end.isoformat(), **variables).exit_code == 0
-    for _ in range(2):
-        result = call("train", "-f", "lightgbm", **variables)
-        refused(result, 1, "lightgbm_POOLED", "not_enough_bars")
+    result = call("train", "-f", "lightgbm", **variables)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert all("[lightgbm_POOLED]: not_enough_bars: " in line for line in lines)
+    assert any("the slice" in line for line in lines)
     assert json.loads(call("status", "--json", **variables).stdout)["models"] == []
 
 

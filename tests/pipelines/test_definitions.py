@@ -129,3 +129,19 @@ def test_the_launchpad_explains_every_choice() -> None:
 
     for name, field in RetrainConfig.model_fields.items():
         assert field.description, name
+
+
+def test_only_ingest_is_tried_again_after_a_failed_step() -> None:
+    from pathlib import Path
+
+    import yaml
+    from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+    settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    assert settings["run_retries"]["retry_on_asset_or_op_failure"] is False
+    retried = {
+        job.name
+        for job in defs.resolve_all_job_defs()
+        if job.tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
+    }
+    assert retried == {"ingest"}

@@ -89,6 +89,12 @@ class ScriptedFeatures:
         close = float(bars["close"][-1])
         return ScriptedRow(symbol, int(bars["ts"][-1]), close, 0.002 * close, 0.004 * close)
 
+    def frame(self, symbol: str, *, start_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return ts and vol_20 (of the closes) of the stored bars."""
+        bars = self.store.read_bars(symbol, "15m", until_ms=until_ms, start_ms=start_ms)
+        returns = pl.col("close").log().diff()
+        return bars.select("ts", vol_20=returns.rolling_std(20))
+
 
 def prediction(symbol: str, bar_ts: int, p_up: float, **changes: object) -> Prediction:
     """Return a confident prediction for a bar."""

@@ -4,11 +4,13 @@ from tradewind.ledger.clock import LedgerClock, open_clock, read_clock, set_repl
 from tradewind.ledger.explain import Story
 from tradewind.ledger.lease import Lease, engine_alive
 from tradewind.ledger.ledger import Ledger, open_ledger
+from tradewind.ledger.outcomes import fill_outcomes
 from tradewind.ledger.queries import EquityHistory, TradeResult
 from tradewind.ledger.records import (
     BrokerBook,
     EquityPoint,
     FundingPayment,
+    Intervention,
     KillState,
     LedgerCheck,
     Position,
@@ -23,6 +25,7 @@ __all__ = [
     "EquityHistory",
     "EquityPoint",
     "FundingPayment",
+    "Intervention",
     "KillState",
     "KillSwitch",
     "Lease",
@@ -36,6 +39,7 @@ __all__ = [
     "Story",
     "TradeResult",
     "engine_alive",
+    "fill_outcomes",
     "open_clock",
     "open_ledger",
     "read_clock",

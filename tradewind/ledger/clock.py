@@ -66,8 +66,8 @@ class LedgerClock:
     """Market time of a replay, read from the ledger again after some milliseconds."""
 
     ledger: Ledger
-    _row: ClockRow | None = field(default=None, init=False)
-    _read_at: float = field(default=float("-inf"), init=False)
+    # The row and when its reading began, in one attribute: threads swap both at once.
+    _seen: tuple[ClockRow | None, float] = field(default=(None, float("-inf")), init=False)
 
     def now_ms(self) -> int:
         """Return market time.
@@ -77,21 +77,24 @@ class LedgerClock:
         TradewindError
             ``bad_setting`` when no replay clock was ever set.
         """
-        if time.monotonic() - self._read_at > CACHE_S:
-            self._row = read_clock(self.ledger)
-            self._read_at = time.monotonic()
-        if self._row is None:
+        row, at = self._seen
+        # What was read counts from before the reading: a slow read may bring an older row.
+        began = time.monotonic()
+        if began - at >= CACHE_S:
+            row = read_clock(self.ledger)
+            self._seen = row, began
+        if row is None:
             raise TradewindError(
                 ErrorCode.BAD_SETTING,
                 "clock = 'replay', but the ledger's clock was never set",
                 "Set it with `tradewind clock set 2025-10-01T00:00`, or use TRADEWIND_CLOCK=wall",
             )
-        return self._row.at(_wall_ms())
+        return row.at(_wall_ms())
 
     def set(self, ms: int, speed: float = 0) -> None:
         """Set market time for every process; this one sees it at once."""
         set_replay_clock(self.ledger, ms, speed)
-        self._read_at = float("-inf")
+        self._seen = None, float("-inf")
 
 
 def open_clock(settings: Settings, ledger: Ledger | None = None) -> Clock:

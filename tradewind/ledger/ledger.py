@@ -10,6 +10,7 @@ from tradewind.ledger.check import check_books
 from tradewind.ledger.database import Database
 from tradewind.ledger.decisions import DecisionBook
 from tradewind.ledger.explain import Story, explain_decision
+from tradewind.ledger.interventions import InterventionBook
 from tradewind.ledger.lease import engine_alive
 from tradewind.ledger.predictions import PredictionBook
 from tradewind.ledger.queries import QueryBook
@@ -19,10 +20,10 @@ from tradewind.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version"
-HEAD = "books_0001"
+HEAD = "books_0002"
 
 
-class Ledger(PredictionBook, DecisionBook, MoneyBook, QueryBook):
+class Ledger(PredictionBook, DecisionBook, MoneyBook, QueryBook, InterventionBook):
     """Every table behind one object; safe to use from several threads and processes.
 
     Parameters

@@ -38,11 +38,14 @@ class TradeResult:
 
 @dataclass(frozen=True)
 class EquityHistory:
-    """Equity before a moment: at the UTC day's opening, its lowest since, its highest ever."""
+    """Equity before a moment: at the UTC day's opening, its lowest since, and its peak.
+
+    ``peak`` is None where there is no mark since the peak was last reset.
+    """
 
     day_open: Decimal
     day_low: Decimal
-    peak: Decimal
+    peak: Decimal | None
 
 
 class QueryBook:
@@ -65,18 +68,22 @@ class QueryBook:
         with self.db.read() as connection:
             return frame(connection, query)
 
-    def equity_history(self, day_start_ms: int, before_ms: int) -> EquityHistory | None:
+    def equity_history(
+        self, day_start_ms: int, before_ms: int, peak_since: int | None = None
+    ) -> EquityHistory | None:
         """Return the marks before ``before_ms``; None when there are none.
 
-        The day opens at its last mark up to the day's start, else at its first one.
+        The day opens at its last mark up to the day's start, else at its first one. The peak
+        is the highest mark at or after ``peak_since``, of all of them where that is None.
         """
         past = select(equity.c.equity).where(equity.c.ts < before_ms)
         today = past.where(equity.c.ts >= day_start_ms)
         value = cast(equity.c.equity, Float)
         with self.db.read() as connection:
-            peak = connection.execute(past.order_by(desc(value)).limit(1)).scalar()
-            if peak is None:
+            if connection.execute(past.limit(1)).scalar() is None:
                 return None
+            counted = past if peak_since is None else past.where(equity.c.ts >= peak_since)
+            peak = connection.execute(counted.order_by(desc(value)).limit(1)).scalar()
             opening = connection.execute(
                 past.where(equity.c.ts <= day_start_ms).order_by(desc(equity.c.ts)).limit(1)
             ).scalar()

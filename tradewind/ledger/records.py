@@ -9,6 +9,7 @@ from typing import Literal
 from tradewind.contracts import Intent, OrderRequest, Prediction
 
 Role = Literal["champion", "shadow"]
+InterventionKind = Literal["kill_on", "kill_lift", "peak_reset"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,15 @@ class KillState:
     flatten: bool = False
     reason: str = ""
     changed_ms: int = 0
+    who: str = ""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Something done by hand: who, why, at which wall time, and from which market time on."""
+
+    kind: InterventionKind
+    who: str
+    why: str
+    wall_ms: int
+    market_ms: int | None = None

@@ -255,6 +255,18 @@ leases = Table(
     Column("expires_ms", BigInteger, nullable=False),
 )
 
+interventions = Table(
+    "interventions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("wall_ms", BigInteger, nullable=False),
+    Column("market_ms", BigInteger, comment="market time it counts from, where that matters"),
+    Index("ix_interventions_kind", "kind", "id"),
+)
+
 kill_switch = Table(
     "kill_switch",
     metadata,

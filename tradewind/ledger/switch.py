@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import desc, select
 
+from tradewind.ledger.interventions import record, wall_ms
 from tradewind.ledger.records import KillState
-from tradewind.ledger.schema import kill_switch
+from tradewind.ledger.schema import interventions, kill_switch
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tradewind.ledger.database import Database
 
 ROW = 1
+ENGINE = "engine"
+KINDS = ("kill_on", "kill_lift")
 
 
 class KillSwitch:
@@ -23,29 +27,50 @@ class KillSwitch:
         self._db = db
 
     def state(self) -> KillState:
-        """Return whether it is on, and why."""
-        query = select(kill_switch).where(kill_switch.c.id == ROW)
+        """Return whether it is on, who said so last, and why."""
         with self._db.read() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return KillState(engaged=False)
-        return KillState(row.engaged, row.flatten, row.reason, row.changed_ms)
+            return _state(connection)
 
-    def engage(self, reason: str, *, flatten: bool = False) -> None:
-        """Stop new entries until someone lifts it."""
-        self._write(engaged=True, flatten=flatten, reason=reason)
+    def engage(self, reason: str, *, flatten: bool = False, who: str = ENGINE) -> None:
+        """Stop new entries until someone lifts it; a wish to flatten is never weakened.
 
-    def lift(self) -> None:
-        """Allow entries again."""
-        self._write(engaged=False, flatten=False, reason="")
-
-    def _write(self, *, engaged: bool, flatten: bool, reason: str) -> None:
-        row = {
-            "id": ROW,
-            "engaged": engaged,
-            "flatten": flatten,
-            "reason": reason,
-            "changed_ms": time.time_ns() // 1_000_000,
-        }
+        Raises
+        ------
+        TradewindError
+            ``bad_input`` without a name or a reason.
+        """
         with self._db.write() as connection:
-            self._db.upsert(connection, kill_switch, row)
+            before = _state(connection)
+            flat = flatten or (before.engaged and before.flatten)
+            now = wall_ms()
+            row = {"engaged": True, "flatten": flat, "reason": reason, "changed_ms": now}
+            self._db.upsert(connection, kill_switch, {"id": ROW, **row})
+            record(connection, "kill_on", who=who, why=reason, at_ms=now)
+
+    def lift(self, reason: str, *, who: str) -> None:
+        """Allow entries again.
+
+        Raises
+        ------
+        TradewindError
+            ``bad_input`` without a name or a reason.
+        """
+        with self._db.write() as connection:
+            now = wall_ms()
+            row = {"engaged": False, "flatten": False, "reason": reason, "changed_ms": now}
+            self._db.upsert(connection, kill_switch, {"id": ROW, **row})
+            record(connection, "kill_lift", who=who, why=reason, at_ms=now)
+
+
+def _state(connection: Connection) -> KillState:
+    row = connection.execute(select(kill_switch).where(kill_switch.c.id == ROW)).first()
+    if row is None:
+        return KillState(engaged=False)
+    by = (
+        select(interventions.c.who)
+        .where(interventions.c.kind.in_(KINDS))
+        .order_by(desc(interventions.c.id))
+        .limit(1)
+    )
+    who = connection.execute(by).scalar() or ""
+    return KillState(row.engaged, row.flatten, row.reason, row.changed_ms, who)

@@ -155,7 +155,12 @@ def _limits_step(
             RefusalCode.EXPOSURE,
             "total exposure",
         ),
-        (free_margin * leverage, RefusalCode.NO_MARGIN, "free margin"),
+        # The broker asks for the margin and the entry's fee at once.
+        (
+            free_margin / (1 / leverage + settings.costs.taker),
+            RefusalCode.NO_MARGIN,
+            "free margin",
+        ),
     )
     room, code, name = min(rooms, key=lambda r: r[0])
     figures: dict[str, float | str] = {"limit_notional": figure(room), "limit_name": name}

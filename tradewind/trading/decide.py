@@ -75,6 +75,8 @@ def _inputs(
         "record_avg_loss_r": figure(record.avg_loss_r),
         "record_streak": float(record.streak),
     }
+    if portfolio.volatility_rank is not None:
+        figures["volatility_rank"] = figure(portfolio.volatility_rank)
     if portfolio.day_low_equity is not None:
         figures["day_low_equity"] = figure(portfolio.day_low_equity)
     if prediction is not None:

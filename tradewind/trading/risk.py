@@ -8,6 +8,7 @@ limit when equity recovers or a person resets the peak.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,10 +89,24 @@ def drawdown(start: Decimal, now: Decimal) -> Decimal:
 def volatility_level(
     settings: RiskSettings, current: float, history: Sequence[float]
 ) -> VolatilityLevel:
-    """Return where ``current`` stands in its 90-day distribution (``normal`` without one)."""
-    if not history:
+    """Return where ``current`` stands in its distribution (``normal`` without one)."""
+    return level_of_rank(settings, volatility_rank(current, sorted(history)))
+
+
+def volatility_rank(current: float, ordered: Sequence[float]) -> float | None:
+    """Return the share of ``ordered`` (ascending) below ``current``; None without any.
+
+    A ``current`` of NaN has no rank either.
+    """
+    if not ordered or math.isnan(current):
+        return None
+    return bisect_left(ordered, current) / len(ordered)
+
+
+def level_of_rank(settings: RiskSettings, rank: float | None) -> VolatilityLevel:
+    """Return the level of a share of the history; ``normal`` where there is none."""
+    if rank is None:
         return "normal"
-    rank = bisect_left(sorted(history), current) / len(history)
     if rank >= 1 - settings.volatility_high_share:
         return "high"
     return "low" if rank < settings.volatility_low_share else "normal"

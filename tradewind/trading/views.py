@@ -83,6 +83,9 @@ class PortfolioView:
         Highest equity since a person last reset it.
     losing_streak
         Closed trades lost in a row, newest first (0 after a win).
+    volatility_level, volatility_rank
+        Level of the asked symbol's volatility, and the share of its history below it (None
+        where there is no history).
     day_low_equity
         Lowest equity of the UTC day; keeps NO_NEW_TRADES and stricter modes until the next
         day although equity recovers. None: the present equity.
@@ -95,6 +98,7 @@ class PortfolioView:
     open_positions: Mapping[str, PositionView] = field(default_factory=dict)
     losing_streak: int = 0
     volatility_level: VolatilityLevel = "normal"
+    volatility_rank: float | None = None
     now_ms: int = 0
     kill_switch: bool = False
     day_low_equity: Decimal | None = None
