@@ -15,17 +15,9 @@ class IngestConfig(Config):
     )
 
 
-class RetrainConfig(Config):
-    """Choices of a retraining; empty fields take the value of the settings."""
+class TrainingConfig(Config):
+    """Choices of training one unit; empty fields take the value of the settings."""
 
-    symbols: list[str] = Field(
-        default_factory=list,
-        description="Symbols that get a model of their own, e.g. BTCUSDT; empty: every traded "
-        "symbol, pooled where the settings say so",
-    )
-    families: list[str] = Field(
-        default_factory=list, description="Families: lightgbm, transformer; empty: all of them"
-    )
     days_back: int | None = Field(
         default=None, ge=20, le=3650, description="Days of labelled bars up to now"
     )
@@ -39,6 +31,19 @@ class RetrainConfig(Config):
         default=False,
         description="Paper only: where there is no champion at all, serve the best candidate "
         "even if it misses a gate, tagged gates=failed",
+    )
+
+
+class RetrainConfig(TrainingConfig):
+    """Choices of a retraining: which units, and how."""
+
+    symbols: list[str] = Field(
+        default_factory=list,
+        description="Symbols that get a model of their own, e.g. BTCUSDT; empty: every traded "
+        "symbol, pooled where the settings say so",
+    )
+    families: list[str] = Field(
+        default_factory=list, description="Families: lightgbm, transformer; empty: all of them"
     )
 
 

@@ -21,10 +21,11 @@ from dagster import (
 
 from assets import metadata, steps
 from assets.checks import GATE_NAMES, check_specs, drift_result, gate_results
-from assets.config import RetrainConfig
+from assets.config import TrainingConfig
 from assets.keys import FEATURES, family_key
 from assets.partitions import units_partition
 from assets.platform import Platform
+from assets.units import Unit
 from assets.workspace import UnitTask
 
 Task = dict[str, Any]
@@ -46,19 +47,19 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         code_version="1",
     )
     def training_set(
-        context: AssetExecutionContext, platform: Platform, config: RetrainConfig
+        context: AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> Output[Task]:
         plan = steps.plan_retrain(
             platform.settings,
             platform.clock(),
-            families=[family],
+            units=[Unit(family, context.partition_key)],
             days_back=config.days_back,
             epochs=config.epochs,
             seed=config.seed,
             dagster_run_id=context.run_id,
             allow_failed_gates=config.allow_failed_gates,
         )
-        task = plan.tasks[0].model_copy(update={"key": context.partition_key})
+        task = plan.tasks[0]
         shown = steps.prepare(platform.settings, task)
         return Output(task.model_dump(), metadata=metadata.figures(shown))
 

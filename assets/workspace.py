@@ -27,8 +27,8 @@ DECIDING = {
 }
 """Sections of the settings that change what a unit's steps produce."""
 
-ROOMS = ("assets", "tradewind")
-"""The rooms whose code makes training sets, models and verdicts."""
+ROOMS = ("assets", "registry", "serving", "tradewind")
+"""The rooms whose code makes training sets, models and verdicts (the smoke gate serves)."""
 
 
 class UnitTask(BaseModel):
@@ -98,6 +98,19 @@ class Workspace:
             yield
 
 
+def in_use(folder: Path) -> bool:
+    """Return whether some process holds a step's lock in a work folder."""
+    from filelock import FileLock, Timeout
+
+    for lock in folder.glob(".*.lock"):
+        try:
+            with FileLock(lock, timeout=0):
+                continue
+        except Timeout:
+            return True
+    return False
+
+
 def code_fingerprint() -> str:
     """Return the hash of the code that decides what a unit's steps produce.
 
@@ -106,6 +119,7 @@ def code_fingerprint() -> str:
     """
     top = Path(__file__).resolve().parent.parent
     sources = sorted(path for room in ROOMS for path in (top / room).rglob("*.py"))
+    sources.append(top / "requirements.lock")
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.relative_to(top)}\0".encode())

@@ -51,7 +51,7 @@ class RetrainOutcome:
 
         table(
             f"retrain run {self.run_id}",
-            ["version", "alias", "gates", "auc", "log_loss", "ece", "missed"],
+            ["version", "alias", "gates", "auc", "log_loss", "wf_ece", "missed"],
             [
                 [
                     f"{item.name}/{item.version}",

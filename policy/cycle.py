@@ -15,8 +15,8 @@ from policy.portfolio import (
     market_view,
     position_view,
 )
-from policy.volatility import VolatilityLevels
 from policy.sending import Hook, Sender, nothing
+from policy.volatility import VolatilityLevels
 from tradewind.clock import last_closed_bar
 from tradewind.contracts import (
     Decision,
@@ -189,9 +189,7 @@ class Cycle:
             bar_ts=question.bar_ts,
         )
 
-    def _portfolio(
-        self, question: _Question, account: Account, switch: KillState
-    ) -> PortfolioView:
+    def _portfolio(self, question: _Question, account: Account, switch: KillState) -> PortfolioView:
         """Return the account with the level of the asked symbol's own volatility."""
         view = account.view(kill_switch=switch.engaged)
         if question.row is None:

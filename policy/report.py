@@ -15,7 +15,7 @@ from tradewind.contracts import Action
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import Ledger
 from tradewind.settings import MS_PER_DAY, Settings
-from tradewind.trading.costs import slippage, taker_round_trip
+from tradewind.trading.costs import slippage
 from tradewind.trading.numbers import dec
 
 DAYS_A_YEAR = 365
@@ -32,13 +32,18 @@ def paper_report(
     ten days, else from the marks of each bar (``sharpe_from`` says which). What cannot be
     said (no trade, no loss, no movement) is None.
 
+    Equity starts from the last mark at or before ``start_ms``, from the initial cash where
+    there is none. What is still open at the end counts at present prices, without the cost
+    of leaving it: for the account and for holding everything alike. Holding pays its entry.
+
     Parameters
     ----------
     bars
         Where the traded symbols' bars are read, for holding them in equal parts.
     """
-    curve = ledger.equity_curve(since_ms=start_ms, until_ms=end_ms + 1)
-    initial = float(ledger.initial_cash())
+    curve = ledger.equity_curve(since_ms=start_ms + 1, until_ms=end_ms + 1)
+    opening = ledger.equity_at(start_ms)
+    initial = float(ledger.initial_cash() if opening is None else opening)
     marks = np.concatenate([[initial], curve["equity"].to_numpy()])
     trades = ledger.trades(since_ms=start_ms, until_ms=end_ms + 1)
     step = settings.market.timeframe_ms
@@ -139,7 +144,7 @@ def sharpe_of(ts: NDArray[np.int64], marks: FloatArray, step_ms: int) -> tuple[f
 def _hold(
     settings: Settings, bars: BarSource, start_ms: int, end_ms: int, initial: float
 ) -> dict[str, Any] | None:
-    """Return the result of buying equal parts at the start and selling them at the end."""
+    """Return the result of buying equal parts at the start, worth what they are at the end."""
     step = settings.market.timeframe_ms
     paths = []
     for symbol in settings.market.symbols:
@@ -156,9 +161,8 @@ def _hold(
     worth = joined.drop("ts").mean_horizontal().to_numpy() * initial
     part = dec(initial) / len(paths)
     side = slippage(settings.thresholds.volatility_target, part, settings.costs)
-    cost = float(taker_round_trip(settings.costs) + 2 * side) * initial
-    marks = np.append(initial, worth)
-    marks[-1] -= cost
+    cost = float(settings.costs.taker + side) * initial
+    marks = np.append(initial, worth - cost)
     sharpe, _ = sharpe_of(joined["ts"].to_numpy(), marks, step)
     return {
         "net_pnl": float(marks[-1] - initial),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.units import Unit, plan_units, unit_symbols
-from assets.workspace import UnitTask, Workspace, code_fingerprint, workspace
+from assets.workspace import UnitTask, Workspace, code_fingerprint, in_use, workspace
 from tradewind.clock import Clock
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_json
@@ -37,6 +37,7 @@ def plan_retrain(
     *,
     symbols: Sequence[str] | None = None,
     families: Sequence[str] | None = None,
+    units: Sequence[Unit] | None = None,
     days_back: int | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -56,7 +57,7 @@ def plan_retrain(
     from tradewind.features.definitions import feature_version
     from tradewind.market.active import active_set, store_for
 
-    units = plan_units(settings, symbols, families)
+    units = plan_units(settings, symbols, families) if units is None else units
     store = store_for(settings)
     step = settings.market.timeframe_ms
     until_ms = last_closed_bar(clock.now_ms(), settings.market.timeframe) + step
@@ -105,16 +106,17 @@ def prepare(settings: Settings, task: UnitTask) -> dict[str, float | str]:
 
     work = workspace(settings, task)
     _forget_old_work(work)
-    if not (work.training_set / "done.json").exists():
-        built = build_training_set(
-            settings,
-            store_for(settings),
-            task.until_ms,
-            symbols=unit_symbols(settings, task.unit),
-            days_back=task.days_back,
-        )
-        built.save(work.training_set)
-        write_json(work.training_set / "done.json", {"rows": len(built.samples)})
+    with work.locked("prepare"):
+        if not (work.training_set / "done.json").exists():
+            built = build_training_set(
+                settings,
+                store_for(settings),
+                task.until_ms,
+                symbols=unit_symbols(settings, task.unit),
+                days_back=task.days_back,
+            )
+            built.save(work.training_set)
+            write_json(work.training_set / "done.json", {"rows": len(built.samples)})
     training_set = TrainingSet.load(work.training_set)
     return {
         "rows": len(training_set.samples),
@@ -230,7 +232,8 @@ def _forget_old_work(work: Workspace) -> None:
     others = [path for path in work.root.parent.iterdir() if path != work.root]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[KEEP_WORK - 1 :]:
-        shutil.rmtree(path)
+        if not in_use(path):
+            shutil.rmtree(path)
 
 
 def _day(ms: int) -> str:

@@ -110,6 +110,32 @@ def test_equity_history_knows_day_and_peak(ledger: Ledger) -> None:
     assert ledger.equity_curve(since_ms=START_MS + 97 * STEP)["equity"].to_list() == [1000, 880.5]
 
 
+def test_the_peak_counts_from_its_last_reset(ledger: Ledger) -> None:
+    for place, value in ((0, "1000"), (1, "700"), (2, "800")):
+        money = D(value)
+        ledger.record_equity(EquityPoint(START_MS + place * STEP, money, money, D(0), 0, D(0)))
+    end = START_MS + 3 * STEP
+    peaks = []
+    for since in (None, START_MS + STEP, START_MS + 2 * STEP + 1):
+        found = ledger.equity_history(START_MS, end, since)
+        assert found is not None
+        peaks.append(found.peak)
+    assert peaks == [D(1000), D(800), None]
+    assert ledger.peak_since(end) is None
+    ledger.reset_peak(START_MS + STEP, who="ann", why="after the review")
+    assert ledger.peak_since(end) == START_MS + STEP
+    assert ledger.peak_since(START_MS) is None, "a replay that was set back"
+    (reset,) = ledger.interventions("peak_reset")
+    assert (reset.who, reset.why, reset.market_ms) == ("ann", "after the review", START_MS + STEP)
+
+
+def test_equity_at_a_moment_is_the_last_mark_before_it(ledger: Ledger) -> None:
+    assert ledger.equity_at(START_MS) is None
+    ledger.record_equity(EquityPoint(START_MS, D(7), D(7), D(0), 0, D(0)))
+    assert ledger.equity_at(START_MS - 1) is None
+    assert ledger.equity_at(START_MS) == ledger.equity_at(START_MS + STEP) == D(7)
+
+
 def test_a_mark_is_replaced_by_the_last_word_for_its_moment(ledger: Ledger) -> None:
     for value in ("1", "2"):
         ledger.record_equity(EquityPoint(START_MS, D(value), D(value), D(0), 0, D(0)))

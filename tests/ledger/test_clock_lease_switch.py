@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,29 @@ def test_a_running_clock_moves(ledger: Ledger) -> None:
     first = clock.now_ms()
     time.sleep(0.02)
     assert clock.now_ms() >= first + 10_000
+
+
+def test_a_slow_read_of_the_old_clock_is_not_believed_afterwards(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_replay_clock(ledger, START_MS)
+    clock = LedgerClock(ledger)
+    reading, was_set = threading.Event(), threading.Event()
+
+    def slow(given: Ledger) -> ClockRow | None:
+        row = read_clock(given)
+        reading.set()
+        assert was_set.wait(10)
+        return row
+
+    monkeypatch.setattr("tradewind.ledger.clock.read_clock", slow)
+    reader = threading.Thread(target=clock.now_ms)
+    reader.start()
+    assert reading.wait(10)
+    set_replay_clock(ledger, START_MS + 900_000)
+    was_set.set()
+    reader.join()
+    assert clock.now_ms() == START_MS + 900_000
 
 
 def test_a_clock_that_was_never_set_is_said(ledger: Ledger) -> None:
@@ -139,5 +163,39 @@ def test_the_kill_switch_outlives_the_process(ledger_url: str) -> None:
     with Ledger(ledger_url) as ledger:
         state = ledger.kill_switch.state()
         assert (state.engaged, state.flatten, state.reason) == (True, True, "drill")
-        ledger.kill_switch.lift()
+        assert state.who == "engine"
+        ledger.kill_switch.lift("drill over", who="ann")
         assert not ledger.kill_switch.state().engaged
+
+
+def test_who_did_what_by_hand_and_why_is_recorded(ledger: Ledger) -> None:
+    ledger.kill_switch.engage("smoke", flatten=True, who="ann")
+    ledger.kill_switch.engage("still smoke", who="bob")
+    state = ledger.kill_switch.state()
+    assert (state.flatten, state.who) == (True, "bob"), "a second one weakens nothing"
+    ledger.kill_switch.lift("smoke is gone", who="ann")
+    ledger.kill_switch.engage("again", who="ann")
+    assert not ledger.kill_switch.state().flatten
+    told = [(item.kind, item.who, item.why) for item in ledger.interventions()]
+    assert told == [
+        ("kill_on", "ann", "smoke"),
+        ("kill_on", "bob", "still smoke"),
+        ("kill_lift", "ann", "smoke is gone"),
+        ("kill_on", "ann", "again"),
+    ]
+    assert all(item.wall_ms > START_MS for item in ledger.interventions("kill_on"))
+
+
+@pytest.mark.parametrize(("who", "why"), [("", "a reason"), ("ann", " ")])
+def test_nothing_is_done_by_hand_without_name_and_reason(
+    ledger: Ledger, who: str, why: str
+) -> None:
+    for act in (
+        lambda: ledger.kill_switch.engage(why, who=who),
+        lambda: ledger.kill_switch.lift(why, who=who),
+        lambda: ledger.reset_peak(START_MS, who=who, why=why),
+    ):
+        with pytest.raises(TradewindError, match="says nothing"):
+            act()
+    assert not ledger.kill_switch.state().engaged
+    assert ledger.interventions() == []

@@ -36,7 +36,7 @@ from tradewind.contracts import (
     Prediction,
 )
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.ledger import Ledger, Position, open_ledger
+from tradewind.ledger import EquityPoint, Ledger, LedgerClock, Position, open_ledger
 from tradewind.market.store import BarStore
 from tradewind.settings import Settings
 
@@ -51,6 +51,7 @@ class Script:
     p_up: dict[str, float] = field(default_factory=lambda: {"BTCUSDT": 0.8})
     problem: str | None = None
     lag: int = 0
+    changes: dict[str, object] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
     def predict(
@@ -60,7 +61,9 @@ class Script:
         if self.problem is not None:
             return dict.fromkeys(symbols, self.problem)
         bar_ts = last_closed_bar(self.clock.now_ms(), "15m") - self.lag * STEP
-        return {s: prediction(s, bar_ts, self.p_up.get(s, 0.5)) for s in symbols}
+        return {
+            s: prediction(s, bar_ts, self.p_up.get(s, 0.5), **self.changes) for s in symbols
+        }
 
 
 class Refusing(PaperBroker):
@@ -201,6 +204,39 @@ def test_without_a_prediction_it_holds_and_says_why(
     assert house.broker.client_ids() == []
 
 
+def test_a_fallback_that_is_switched_off_is_hold(house: House) -> None:
+    house.script.changes = {
+        "model_type": "lightgbm",
+        "model_version": "tradewind.lightgbm.POOLED/3",
+    }
+    house.ledger.set_member_state("lightgbm", "POOLED", enabled=False, why="flips")
+    house.cycle()
+    row = house.ledger.decisions(symbol="BTCUSDT").row(0, named=True)
+    assert (row["action"], row["refusal"], row["source"]) == ("hold", "missing_prediction", "none")
+    assert "lightgbm.POOLED is switched off (flips)" in house.ledger.explain("latest").text()
+    house.ledger.set_member_state("lightgbm", "POOLED", enabled=True, why="retrained")
+    house.cycle(1)
+    row = house.ledger.decisions(symbol="BTCUSDT").row(-1, named=True)
+    assert (row["action"], row["source"]) == ("buy", "fallback")
+
+
+@pytest.mark.parametrize(("today", "level"), [(0.02, "high"), (0.0, "low")])
+def test_a_decision_knows_where_its_symbols_volatility_stands(
+    house: House, today: float, level: str
+) -> None:
+    """Ninety days of bars before, and one look at them a day."""
+    house.features.volatility = today
+    house.cycle(70)  # bar 99: the second day
+    house.cycle(71)
+    (found,) = [
+        house.ledger.decision(row["decision_id"])
+        for row in house.ledger.decisions(symbol="BTCUSDT").to_dicts()[:1]
+    ]
+    assert found is not None
+    assert found.inputs["volatility_level"] == level
+    assert found.inputs["volatility_rank"] == (1.0 if level == "high" else 0.0)
+
+
 def test_an_answer_for_another_bar_is_hold(house: House) -> None:
     house.script.lag = 1
     house.cycle()
@@ -237,7 +273,7 @@ def test_the_kill_switch_stops_entries_within_a_cycle_and_leaves_exits_standing(
     assert newest == ["kill_switch"] * 3
     assert len(house.ledger.positions()) == 1
     assert {o.leg for o in house.ledger.working_orders()} == {Leg.STOP, Leg.TARGET}
-    house.ledger.kill_switch.lift()
+    house.ledger.kill_switch.lift("drill over", who="tester")
     house.cycle(3)
     assert "kill_switch" not in house.ledger.decisions(since_ms=FIRST + 2 * STEP)["refusal"]
 
@@ -252,6 +288,38 @@ def test_the_kill_switch_flattens_where_it_is_told_to(house: House) -> None:
     assert house.broker.positions() == []
     assert house.broker.open_orders() == []
     assert house.ledger.trades()["exit_reason"][0].startswith("risk mode EMERGENCY_SHUTDOWN")
+
+
+def test_a_waiting_halving_does_not_keep_a_position_from_being_closed(tmp_path: Path) -> None:
+    house = build(tmp_path, risk={"daily_loss": 0.0001, "emergency_at": 1000})
+    house.cycle(28)
+    house.script.p_up = {}
+    house.cycle(29)  # the fee alone asks for DEFENSIVE_EXIT; the quiet hour comes next
+    house.cycle(30)
+    legs = [order.leg for order in house.ledger.working_orders()]
+    assert legs.count(Leg.REDUCE) == 1
+    assert Leg.EXIT not in legs
+    house.ledger.kill_switch.engage("drill", flatten=True)
+    house.cycle(31)
+    legs = [order.leg for order in house.ledger.working_orders()]
+    assert (legs.count(Leg.REDUCE), legs.count(Leg.EXIT)) == (1, 1)
+    house.cycle(36)
+    assert house.broker.positions() == []
+    assert house.ledger.positions() == []
+    assert house.broker.open_orders() == []
+    assert house.engine().check().ok
+
+
+def test_the_peaks_limit_ends_when_a_person_resets_it(tmp_path: Path) -> None:
+    house = build(tmp_path, risk={"daily_loss": 1.0, "peak_drawdown": 0.10})
+    high = Decimal(20_000)
+    mark = EquityPoint(FIRST - 200 * STEP, high, high, Decimal(0), 0, Decimal(0))
+    house.ledger.record_equity(mark)
+    house.cycle()
+    assert house.refusals()["BTCUSDT"] == "drawdown_limit"
+    house.ledger.reset_peak(FIRST + STEP - 1, who="ann", why="capital was taken out")
+    house.cycle(1)
+    assert house.refusals()["BTCUSDT"] is None
 
 
 def test_an_emergency_closes_everything_and_only_a_person_ends_it(tmp_path: Path) -> None:
@@ -421,6 +489,30 @@ def test_orders_a_minute_are_counted(tmp_path: Path) -> None:
     )))  # fmt: skip
 
 
+def test_an_order_sent_inside_a_bar_gets_its_bar(house: House) -> None:
+    """Sent seven seconds late it trades at the next open, which is known a bar later."""
+    house.cycle(later_ms=7_000)
+    house.script.p_up = {}
+    house.cycle(1, later_ms=7_000)
+    assert house.legs() == []
+    assert len(house.broker.open_orders()) == 3
+    house.cycle(2)
+    (fill,) = house.ledger.fills()
+    assert (fill.leg, fill.ts) == (Leg.ENTRY, FIRST + STEP)
+    assert house.engine().check().ok
+
+
+def test_an_entry_sent_inside_a_bar_waits_no_longer_than_the_setting(house: House) -> None:
+    house.clock.set(START_MS + 60 * STEP)  # the quiet hour begins: no volume
+    house.cycle(29, later_ms=7_000)
+    house.script.p_up = {}
+    house.cycle(32, later_ms=-1)
+    assert len(house.broker.open_orders()) == 3
+    house.cycle(32)
+    assert house.broker.open_orders() == []
+    assert house.legs() == []
+
+
 def test_an_entry_that_nobody_fills_is_canceled(house: House) -> None:
     house.clock.set(START_MS + 60 * STEP)  # the quiet hour begins: no volume
     house.cycle(30)
@@ -470,9 +562,16 @@ def test_a_full_disk_stops_a_cycle_and_the_next_one_completes_it(house: House) -
     assert house.engine().check().ok
 
 
-def test_a_replay_goes_on_where_it_was_stopped(house: House) -> None:
-    from tradewind.ledger import LedgerClock
+def test_a_refused_replay_leaves_the_clock_of_the_other_alone(house: House) -> None:
+    clock = LedgerClock(house.ledger)
+    clock.set(FIRST + 3 * STEP)
+    with house.engine().running():
+        with pytest.raises(TradewindError, match="another engine holds"):
+            run_replay(house.engine(), clock, FIRST, FIRST + STEP)
+        assert clock.now_ms() == FIRST + 3 * STEP
 
+
+def test_a_replay_goes_on_where_it_was_stopped(house: House) -> None:
     clock = LedgerClock(house.ledger)
     seen: list[tuple[int, int]] = []
     end = FIRST + 4 * STEP

@@ -68,13 +68,32 @@ def test_an_order_fills_at_the_open_of_the_bar_that_starts_with_it(market: Marke
     assert fill.ts == START_MS + 31 * STEP
 
 
-def test_an_order_sent_inside_a_bar_fills_with_the_time_it_was_sent(market: Market) -> None:
+def test_an_order_sent_inside_a_bar_fills_at_the_next_open(market: Market) -> None:
+    """The open of the bar that runs lies in the past: nobody could still trade there."""
     market.clock.set(market.clock.now_ms() + 7_000)
-    market.broker.submit(request())
-    market.write(31, 101, 103, 101, 102)
+    for order in entry_with_exits():
+        market.broker.submit(order)
+    market.write(31, 90, 120, 80, 101)
     market.go_to(31)
+    assert market.broker.fills() == []
+    market.write(32, 102, 103, 101, 102)
+    market.go_to(32)
     (fill,) = market.broker.fills()
-    assert (fill.price, fill.ts) == (D("101.03"), START_MS + 31 * STEP + 7_000)
+    assert (fill.price, fill.ts) == (D("102.04"), START_MS + 32 * STEP)
+
+
+def test_a_stop_sent_inside_a_bar_does_not_act_on_what_that_bar_did_before(market: Market) -> None:
+    entry, stop, _ = entry_with_exits()
+    market.broker.submit(entry)
+    market.write(31, 100, 100, 100, 100)
+    market.go_to(31, later_ms=7_000)
+    market.broker.submit(stop)
+    market.write(32, 90, 101, 90, 100)
+    market.go_to(32)
+    assert [f.leg for f in market.broker.fills()] == [Leg.ENTRY]
+    market.write(33, 100, 100, 94, 96)
+    market.go_to(33)
+    assert [f.leg for f in market.broker.fills()] == [Leg.ENTRY, Leg.STOP]
 
 
 def test_a_bar_without_volume_is_waited_out(market: Market) -> None:

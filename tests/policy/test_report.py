@@ -63,8 +63,8 @@ def test_a_run_in_figures(settings: Settings, store: BarStore, tmp_path: Path) -
     assert found["exits"] == {"stop": 1, "target": 1}
     assert found["sharpe_from"] == "bars"
     hold = found["buy_and_hold"]
-    # Equal parts: +100 %, −50 %, 0 % make +16.67 %; taker 4 bps and slippage 3 bps, twice.
-    assert hold["return"] == pytest.approx(1 / 6 - 2 * (0.0004 + 0.0003), abs=1e-5)
+    # Equal parts: +100 %, −50 %, 0 % make +16.67 %; taker 4 bps and slippage 3 bps, once.
+    assert hold["return"] == pytest.approx(1 / 6 - (0.0004 + 0.0003), abs=1e-5)
     assert hold["net_pnl"] == pytest.approx(10_000 * hold["return"])
     assert found["no_trade"]["net_pnl"] == 0
 

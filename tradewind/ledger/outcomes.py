@@ -95,8 +95,6 @@ def _realised(
             continue
         fwd_ret = math.log(then / now)
         found.append(
-            Outcome(
-                symbol=symbol, bar_ts=ts, horizon=horizon, fwd_ret=fwd_ret, y_up=fwd_ret > 0
-            )
+            Outcome(symbol=symbol, bar_ts=ts, horizon=horizon, fwd_ret=fwd_ret, y_up=fwd_ret > 0)
         )
     return found

@@ -68,6 +68,12 @@ class QueryBook:
         with self.db.read() as connection:
             return frame(connection, query)
 
+    def equity_at(self, ts: int) -> Decimal | None:
+        """Return the last mark at or before ``ts``, None without one."""
+        query = select(equity.c.equity).where(equity.c.ts <= ts).order_by(desc(equity.c.ts))
+        with self.db.read() as connection:
+            return connection.execute(query.limit(1)).scalar()
+
     def equity_history(
         self, day_start_ms: int, before_ms: int, peak_since: int | None = None
     ) -> EquityHistory | None:
