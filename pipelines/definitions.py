@@ -22,9 +22,10 @@ defs = Definitions(
         jobs.retrain_job,
         jobs.evaluate_job,
         jobs.drift_job,
+        jobs.outcomes_job,
         jobs.promote_job,
         jobs.rollback_job,
     ],
-    schedules=[schedules.ingest_15m, schedules.retrain_weekly],
+    schedules=[schedules.ingest_15m, schedules.outcomes_hourly, schedules.retrain_weekly],
     resources={"platform": Platform(), "io_manager": JsonIOManager()},
 )

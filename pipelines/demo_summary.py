@@ -89,6 +89,14 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
             highlight=False,
         )
     console.print(_paper_table(found["paper"]))
+    counted = found["paper"]
+    console.print(
+        f"{counted['decisions']} decisions, {counted['orders']} orders, {counted['fills']} fills, "
+        f"{counted['trades']} closed trades; not entered because: "
+        + (", ".join(f"{name} {count}" for name, count in counted["refusals"].items()) or "–"),
+        soft_wrap=True,
+        highlight=False,
+    )
     paper = found["paper"]
     console.print(
         f"loosened for the demo, so that orders flow: {found['loosened']}. "
@@ -157,11 +165,7 @@ def _table(found: dict[str, Any]) -> Table:
 
 def _paper_table(paper: dict[str, Any]) -> Table:
     balance = "books balance" if paper["ledger_balances"] else "[red]BOOKS DO NOT BALANCE[/]"
-    view = Table(
-        title=f"Paper account, net of costs: {paper['decisions']} decisions, {paper['orders']} "
-        f"orders, {paper['fills']} fills, {paper['trades']} closed trades; {balance}",
-        title_justify="left",
-    )
+    view = Table(title=f"Paper account, net of costs ({balance})", title_justify="left")
     for name in ("over the replayed bars", "return", "net PnL", "Sharpe", "max drawdown"):
         view.add_column(name, justify="left" if name.startswith("over") else "right")
     rows = {"policy": paper, "buy and hold": paper["buy_and_hold"], "no trade": paper["no_trade"]}

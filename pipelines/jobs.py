@@ -16,7 +16,7 @@ from dagster import (
     multiprocess_executor,
 )
 
-from assets import release_ops
+from assets import outcome_ops, release_ops
 from assets import retrain_ops as ops
 
 # The fork server imports the heavy packages once; each step is a fork of it, not a new start.
@@ -54,6 +54,16 @@ def drift_job() -> None:
 def evaluate_job() -> None:
     """Evaluate the champions."""
     release_ops.evaluate_champions()
+
+
+@job(
+    name="outcomes",
+    executor_def=in_process_executor,
+    description="Fill in what became of logged predictions: the realised H-bar returns.",
+)
+def outcomes_job() -> None:
+    """Fill outcomes of predictions whose horizon has passed."""
+    outcome_ops.fill_outcomes()
 
 
 @job(

@@ -140,10 +140,11 @@ def check_paper(settings: Settings) -> LedgerCheck:
 def report(settings: Settings, start_ms: int, end_ms: int) -> dict[str, Any]:
     """Return the figures of the paper account over a stretch, after all costs."""
     from policy.report import paper_report
-    from tradewind.ledger import open_ledger
+    from tradewind.ledger import fill_outcomes, open_ledger
     from tradewind.market.ingest import store_for
 
     with open_ledger(settings) as ledger:
+        fill_outcomes(settings, ledger, store_for(settings), end_ms)
         found = paper_report(settings, ledger, store_for(settings), start_ms, end_ms)
     check = check_paper(settings)
     return {**found, "ledger_balances": check.ok, "ledger_check": list(check.lines)}

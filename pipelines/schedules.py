@@ -6,7 +6,7 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, sched
 from dagster import ScheduleEvaluationContext as Context
 
 from assets.partitions import symbols_partition
-from pipelines.jobs import ingest_job, retrain_job
+from pipelines.jobs import ingest_job, outcomes_job, retrain_job
 
 retrain_weekly = ScheduleDefinition(
     name="retrain_weekly",
@@ -15,6 +15,15 @@ retrain_weekly = ScheduleDefinition(
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
     description="Retrain every unit on Sunday at 00:00 UTC.",
+)
+
+outcomes_hourly = ScheduleDefinition(
+    name="outcomes_hourly",
+    job=outcomes_job,
+    cron_schedule="5 * * * *",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Fill in what became of predictions, five minutes past each hour.",
 )
 
 

@@ -95,7 +95,7 @@ class Cycle:
         # A kill switch stops entries; it closes positions only where it was told to.
         flatten = switch.engaged and switch.flatten
         state = assess(self._settings.risk, account.view(kill_switch=flatten))
-        if state.mode is RiskMode.EMERGENCY_SHUTDOWN and not switch.engaged:
+        if state.mode is RiskMode.EMERGENCY_SHUTDOWN and not flatten:
             # Only a person ends an emergency: the switch keeps it over days and restarts.
             self._ledger.kill_switch.engage(state.text, flatten=True)
         # A waiting halving stops no full close: both only reduce, so together they close.

@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from pipelines.cli import clock, data, demo, look, models, run
+from pipelines.cli import clock, data, demo, look, models, run, safety
 
 app = typer.Typer(
     name="tradewind",
@@ -40,6 +40,7 @@ app.command(rich_help_panel=RUN)(demo.demo)
 app.command(rich_help_panel=LOOK)(look.status)
 app.command(rich_help_panel=LOOK)(look.explain)
 app.command(rich_help_panel=LOOK)(look.doctor)
+app.add_typer(safety.kill_app, name="kill", rich_help_panel=RUN)
 app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
 app.add_typer(clock.clock_app, name="clock", rich_help_panel=LOOK)
 app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)

@@ -25,9 +25,17 @@ def test_asset_keys() -> None:
 
 def test_jobs_and_schedules() -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert jobs == {"ingest", "retrain", "evaluate", "drift", "promote", "rollback"}
+    assert jobs == {
+        "ingest",
+        "retrain",
+        "evaluate",
+        "drift",
+        "outcomes",
+        "promote",
+        "rollback",
+    }
     schedules = {item.name: item for item in defs.schedules or ()}
-    assert set(schedules) == {"ingest_15m", "retrain_weekly"}
+    assert set(schedules) == {"ingest_15m", "outcomes_hourly", "retrain_weekly"}
     weekly: Any = schedules["retrain_weekly"]
     assert weekly.cron_schedule == "0 0 * * 0"
     assert weekly.execution_timezone == "UTC"

@@ -5,126 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from policy.brokers.paper import PaperBroker
-from policy.engine import Engine, run_live, run_replay
+from policy.engine import run_live, run_replay
 from policy.sending import Hook, nothing
-from tests.support.booking import answer
+from tests.support.engine_house import FIRST, House, Refusing, build, entry_decision
 from tests.support.synthetic import START_MS
 from tests.support.trading_day import (
     STEP,
     SYMBOLS,
-    ScriptedFeatures,
-    prediction,
     trading_settings,
-    write_market,
 )
-from tradewind.clock import ManualClock, last_closed_bar
 from tradewind.contracts import (
-    BrokerOrder,
     IntentStatus,
     Leg,
-    OrderRequest,
-    OrderStatus,
-    Prediction,
 )
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.ledger import EquityPoint, Ledger, LedgerClock, Position, open_ledger
-from tradewind.market.store import BarStore
-from tradewind.settings import Settings
-
-FIRST = START_MS + 30 * STEP
-
-
-@dataclass
-class Script:
-    """Says what a test wants to hear; by default BTC goes up and nothing else moves."""
-
-    clock: ManualClock
-    p_up: dict[str, float] = field(default_factory=lambda: {"BTCUSDT": 0.8})
-    problem: str | None = None
-    lag: int = 0
-    changes: dict[str, object] = field(default_factory=dict)
-    asked: list[tuple[str, ...]] = field(default_factory=list)
-
-    def predict(
-        self, symbols: Sequence[str], decision_ids: Mapping[str, str]
-    ) -> dict[str, Prediction | str]:
-        self.asked.append(tuple(symbols))
-        if self.problem is not None:
-            return dict.fromkeys(symbols, self.problem)
-        bar_ts = last_closed_bar(self.clock.now_ms(), "15m") - self.lag * STEP
-        return {
-            s: prediction(s, bar_ts, self.p_up.get(s, 0.5), **self.changes) for s in symbols
-        }
-
-
-class Refusing(PaperBroker):
-    """A paper broker that refuses stops, as an exchange may."""
-
-    def submit(self, request: OrderRequest) -> BrokerOrder:
-        if request.leg is Leg.STOP:
-            return answer(request, OrderStatus.REJECTED, detail="would trigger at once")
-        return super().submit(request)
-
-
-@dataclass
-class House:
-    """An engine with everything around it, on a clock that a test moves."""
-
-    settings: Settings
-    ledger: Ledger
-    store: BarStore
-    clock: ManualClock
-    script: Script
-    broker: PaperBroker
-    at: Hook = nothing
-
-    def engine(self) -> Engine:
-        features = ScriptedFeatures(self.store, self.clock)
-        return Engine(
-            self.settings,
-            self.ledger,
-            self.broker,
-            self.clock,
-            self.script,
-            features,
-            at=self.at,
-        )
-
-    def cycle(self, bar: int = 0, later_ms: int = 0) -> None:
-        """Run one cycle at the close of bar 29 + ``bar``."""
-        self.clock.set(FIRST + bar * STEP + later_ms)
-        engine = self.engine()
-        with engine.running() as steps:
-            engine.cycle(steps)
-
-    def refusals(self) -> dict[str, str | None]:
-        rows = self.ledger.decisions().sort("bar_ts").to_dicts()
-        return {row["symbol"]: row["refusal"] for row in rows}
-
-    def legs(self) -> list[Leg]:
-        return [fill.leg for fill in self.ledger.fills()]
-
-    def position(self) -> Position:
-        (found,) = self.ledger.positions()
-        return found
-
-
-def build(folder: Path, **overrides: object) -> House:
-    settings = trading_settings(folder / "home", **overrides)
-    store = write_market(settings, 80)
-    ledger = open_ledger(settings)
-    clock = ManualClock(FIRST)
-    broker = PaperBroker(settings, ledger, store, clock)
-    return House(settings, ledger, store, clock, Script(clock), broker)
+from tradewind.ledger import LedgerClock
 
 
 @pytest.fixture
@@ -212,29 +113,13 @@ def test_a_fallback_that_is_switched_off_is_hold(house: House) -> None:
     house.ledger.set_member_state("lightgbm", "POOLED", enabled=False, why="flips")
     house.cycle()
     row = house.ledger.decisions(symbol="BTCUSDT").row(0, named=True)
-    assert (row["action"], row["refusal"], row["source"]) == ("hold", "missing_prediction", "none")
-    assert "lightgbm.POOLED is switched off (flips)" in house.ledger.explain("latest").text()
+    assert (row["action"], row["refusal"], row["source"]) == ("HOLD", "missing_prediction", "none")
+    story = house.ledger.explain(row["decision_id"]).text()
+    assert "lightgbm.POOLED is switched off (flips)" in story
     house.ledger.set_member_state("lightgbm", "POOLED", enabled=True, why="retrained")
     house.cycle(1)
     row = house.ledger.decisions(symbol="BTCUSDT").row(-1, named=True)
-    assert (row["action"], row["source"]) == ("buy", "fallback")
-
-
-@pytest.mark.parametrize(("today", "level"), [(0.02, "high"), (0.0, "low")])
-def test_a_decision_knows_where_its_symbols_volatility_stands(
-    house: House, today: float, level: str
-) -> None:
-    """Ninety days of bars before, and one look at them a day."""
-    house.features.volatility = today
-    house.cycle(70)  # bar 99: the second day
-    house.cycle(71)
-    (found,) = [
-        house.ledger.decision(row["decision_id"])
-        for row in house.ledger.decisions(symbol="BTCUSDT").to_dicts()[:1]
-    ]
-    assert found is not None
-    assert found.inputs["volatility_level"] == level
-    assert found.inputs["volatility_rank"] == (1.0 if level == "high" else 0.0)
+    assert (row["action"], row["source"]) == ("BUY", "fallback")
 
 
 def test_an_answer_for_another_bar_is_hold(house: House) -> None:
@@ -256,117 +141,6 @@ def test_a_symbol_without_bars_is_hold_and_not_asked_for(tmp_path: Path) -> None
     house.cycle()
     assert house.refusals()["XRPUSDT"] == "stale_data"
     assert house.script.asked == [SYMBOLS]
-
-
-# -- the kill switch --------------------------------------------------------------------
-
-
-def test_the_kill_switch_stops_entries_within_a_cycle_and_leaves_exits_standing(
-    house: House,
-) -> None:
-    house.cycle()
-    house.cycle(1)
-    house.ledger.kill_switch.engage("drill")
-    house.script.p_up = dict.fromkeys(SYMBOLS, 0.8)
-    house.cycle(2)
-    newest = house.ledger.decisions(since_ms=FIRST + STEP)["refusal"].to_list()
-    assert newest == ["kill_switch"] * 3
-    assert len(house.ledger.positions()) == 1
-    assert {o.leg for o in house.ledger.working_orders()} == {Leg.STOP, Leg.TARGET}
-    house.ledger.kill_switch.lift("drill over", who="tester")
-    house.cycle(3)
-    assert "kill_switch" not in house.ledger.decisions(since_ms=FIRST + 2 * STEP)["refusal"]
-
-
-def test_the_kill_switch_flattens_where_it_is_told_to(house: House) -> None:
-    house.cycle()
-    house.cycle(1)
-    house.ledger.kill_switch.engage("drill", flatten=True)
-    house.cycle(2)
-    house.cycle(3)
-    assert house.ledger.positions() == []
-    assert house.broker.positions() == []
-    assert house.broker.open_orders() == []
-    assert house.ledger.trades()["exit_reason"][0].startswith("risk mode EMERGENCY_SHUTDOWN")
-
-
-def test_a_waiting_halving_does_not_keep_a_position_from_being_closed(tmp_path: Path) -> None:
-    house = build(tmp_path, risk={"daily_loss": 0.0001, "emergency_at": 1000})
-    house.cycle(28)
-    house.script.p_up = {}
-    house.cycle(29)  # the fee alone asks for DEFENSIVE_EXIT; the quiet hour comes next
-    house.cycle(30)
-    legs = [order.leg for order in house.ledger.working_orders()]
-    assert legs.count(Leg.REDUCE) == 1
-    assert Leg.EXIT not in legs
-    house.ledger.kill_switch.engage("drill", flatten=True)
-    house.cycle(31)
-    legs = [order.leg for order in house.ledger.working_orders()]
-    assert (legs.count(Leg.REDUCE), legs.count(Leg.EXIT)) == (1, 1)
-    house.cycle(36)
-    assert house.broker.positions() == []
-    assert house.ledger.positions() == []
-    assert house.broker.open_orders() == []
-    assert house.engine().check().ok
-
-
-def test_the_peaks_limit_ends_when_a_person_resets_it(tmp_path: Path) -> None:
-    house = build(tmp_path, risk={"daily_loss": 1.0, "peak_drawdown": 0.10})
-    high = Decimal(20_000)
-    mark = EquityPoint(FIRST - 200 * STEP, high, high, Decimal(0), 0, Decimal(0))
-    house.ledger.record_equity(mark)
-    house.cycle()
-    assert house.refusals()["BTCUSDT"] == "drawdown_limit"
-    house.ledger.reset_peak(FIRST + STEP - 1, who="ann", why="capital was taken out")
-    house.cycle(1)
-    assert house.refusals()["BTCUSDT"] is None
-
-
-def test_an_emergency_closes_everything_and_only_a_person_ends_it(tmp_path: Path) -> None:
-    house = build(tmp_path, risk={"daily_loss": 0.00001})
-    house.cycle()
-    house.cycle(1)  # the entry's fee alone is more than twice the day's loss
-    state = house.ledger.kill_switch.state()
-    assert state.engaged
-    assert "EMERGENCY_SHUTDOWN" in state.reason
-    house.cycle(2)
-    house.cycle(100)  # the next day
-    assert house.ledger.positions() == []
-    assert set(house.ledger.decisions(since_ms=FIRST)["refusal"]) == {"kill_switch"}
-    assert house.engine().check().ok
-
-
-def test_an_intent_not_yet_sent_is_stopped_too(house: House) -> None:
-    def engage(name: str) -> None:
-        if name == "intent:after":
-            house.ledger.kill_switch.engage("in the last moment")
-
-    house.at = engage
-    house.cycle()
-    assert house.broker.client_ids() == []
-    (entry, *children) = [
-        house.ledger.intent(order.client_id)
-        for order in house.ledger.decision(entry_decision(house)).orders  # type: ignore[union-attr]
-    ]
-    assert entry is not None
-    assert (entry.status, entry.detail.split(":")[1].strip()) == (
-        IntentStatus.REJECTED,
-        "kill_switch",
-    )
-    assert {child.status for child in children if child} == {IntentStatus.EXPIRED}
-    assert house.engine().check().ok
-
-
-def entry_decision(house: House) -> str:
-    rows = house.ledger.decisions(symbol="BTCUSDT")
-    return str(rows["decision_id"][0])
-
-
-def test_a_file_pulls_the_kill_switch(house: House) -> None:
-    (house.settings.home / "KILL").write_text("smoke in the server room")
-    house.cycle()
-    assert "smoke in the server room" in house.ledger.kill_switch.state().reason
-    assert set(house.refusals().values()) == {"kill_switch"}
 
 
 # -- repair -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from policy.forecasts import ServingPredictions, open_serving, source_of
+from policy.forecasts import ServingPredictions, open_serving, source_of, without_disabled
 from tests.support.synthetic import START_MS
 from tests.support.trading_day import prediction
 from tradewind.client import ServingClient, ServingProblem
@@ -92,3 +92,23 @@ def test_a_real_address_where_nobody_listens_is_a_problem() -> None:
     with source.client:
         found = source.predict(["BTCUSDT"], {"BTCUSDT": "d1"})
     assert str(found["BTCUSDT"]).startswith("serving_unreachable: ")
+
+
+@pytest.mark.parametrize("key", ["BTCUSDT", "POOLED"])
+def test_a_fallback_that_is_switched_off_does_not_answer(key: str) -> None:
+    version = f"tradewind.lightgbm.{key}/3"
+    trees = prediction("BTCUSDT", START_MS, 0.6, model_type="lightgbm", model_version=version)
+    answers: dict[str, Prediction | str] = {
+        "BTCUSDT": trees,
+        "ETHUSDT": said("ETHUSDT"),
+        "SOLUSDT": "no_champion: none",
+    }
+    off = {("lightgbm", key): (False, "flips"), ("ensemble", "ETHUSDT"): (False, "no member")}
+    found = without_disabled(answers, off)
+    assert found["BTCUSDT"] == (
+        f"member_disabled: the fallback lightgbm.{key} is switched off (flips)"
+    )
+    assert found["ETHUSDT"] == answers["ETHUSDT"]
+    assert found["SOLUSDT"] == answers["SOLUSDT"]
+    on = {("lightgbm", key): (True, "retrained"), ("lightgbm", "SOLUSDT"): (False, "flips")}
+    assert without_disabled(answers, on) == answers

@@ -106,3 +106,37 @@ def test_marks_within_a_day_count_once() -> None:
     assert sharpe_of(ts, marks, 900_000)[0] == pytest.approx(
         returns.mean() / returns.std(ddof=1) * math.sqrt(365)
     )
+
+
+def test_a_later_stretch_starts_from_the_equity_it_found(
+    settings: Settings, store: BarStore, tmp_path: Path
+) -> None:
+    with Ledger(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        ledger.open_account(D(10_000), START_MS)
+        for place, value in ((0, "10000"), (2, "8000"), (5, "8400"), (9, "8200")):
+            money = D(value)
+            point = EquityPoint(START_MS + place * STEP, money, money, D(0), 0, D(0))
+            ledger.record_equity(point)
+        found = paper_report(settings, ledger, store, START_MS + 3 * STEP, START_MS + 10 * STEP)
+        at_a_mark = paper_report(settings, ledger, store, START_MS + 5 * STEP, START_MS + 10 * STEP)
+    assert (found["initial_equity"], found["net_pnl"]) == (8000, 200)
+    assert found["max_drawdown"] == pytest.approx(200 / 8400)
+    assert found["buy_and_hold"]["net_pnl"] == pytest.approx(8000 * found["buy_and_hold"]["return"])
+    assert (at_a_mark["initial_equity"], at_a_mark["net_pnl"]) == (8400, -200)
+
+
+def test_leaving_costs_neither_the_account_nor_holding(
+    settings: Settings, store: BarStore, tmp_path: Path
+) -> None:
+    """A market that stands still takes from both what entering costs, and no more."""
+    with Ledger(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        open_position(ledger, "SOLUSDT", quantity="10", fee="0.4")
+        worth = ledger.cash()
+        ledger.record_equity(EquityPoint(START_MS + STEP, worth, worth, D(0), 1, D(1000)))
+        alone = settings.model_copy(
+            update={"market": settings.market.model_copy(update={"symbols": ["SOLUSDT"]})}
+        )
+        found = paper_report(alone, ledger, store, START_MS, START_MS + 10 * STEP)
+    assert found["net_pnl"] == pytest.approx(-0.4)
+    assert found["buy_and_hold"]["return"] == pytest.approx(-(0.0004 + 0.0003), abs=1e-5)
+    assert found["buy_and_hold"]["costs"] == pytest.approx(7.1)  # and 1 bp per 100,000

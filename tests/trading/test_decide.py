@@ -444,3 +444,16 @@ def test_it_needs_no_files(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings()
     run_decide(settings)
     assert not settings.home.exists()
+
+
+def test_a_size_at_the_margins_limit_leaves_the_entrys_fee() -> None:
+    """The broker asks for notional / leverage and the taker fee, and must not be surprised."""
+    free = Decimal(240)  # without the fee 0.008 would fit, exactly
+    found = run_decide(DEFAULTS, portfolio=replace(PORTFOLIO, cash=free))
+    assert found.inputs["limit_name"] == "free margin"
+    assert found.orders
+    entry, price = found.orders[0], Decimal(str(MARKET.price))
+    notional = entry.quantity * price
+    needed = notional / entry.leverage + notional * DEFAULTS.costs.taker
+    one_more = (entry.quantity + DEFAULTS.risk.quantity_step) * price
+    assert needed <= free < one_more / entry.leverage + one_more * DEFAULTS.costs.taker

@@ -10,7 +10,7 @@ import pytest
 from tests.support.trading import PORTFOLIO
 from tradewind.contracts import RefusalCode, Side, confidence
 from tradewind.settings import CostSettings, RiskSettings, SizingSettings, ThresholdSettings
-from tradewind.trading.costs import funding, round_trip_cost
+from tradewind.trading.costs import expected_trip, funding, round_trip_cost, slippage
 from tradewind.trading.profiles import PROFILES, profile
 from tradewind.trading.risk import RiskMode, assess, risk_gate
 from tradewind.trading.sizing import kelly, mathematician, size_from_confidence
@@ -130,3 +130,13 @@ def test_round_trip_cost_and_funding() -> None:
     bps = Decimal("0.0003")
     assert round_trip_cost(Decimal(3_000), bps, costs.taker, costs.taker) == Decimal("4.20")
     assert funding(Decimal(3_000), Decimal(24), costs.funding_8h) == Decimal("0.90")
+
+
+def test_the_function_of_broker_and_policy_gives_the_same_round_trip() -> None:
+    """3,000 at 3 bps a side: 2.00 at least, 0.97 for volatility, 0.03 for the size."""
+    costs, notional = CostSettings(), Decimal(3_000)
+    trip = expected_trip(costs, volatility=0.0194, notional=notional, hours=Decimal(24))
+    assert trip.slippage == 2 * slippage(0.0194, notional, costs) == Decimal("0.0006")
+    assert (trip.fees + trip.slippage) * 3_000 == Decimal("4.20")
+    assert trip.funding * 3_000 == Decimal("0.90")
+    assert trip.total * 3_000 == Decimal("5.10")

@@ -85,7 +85,8 @@ REFUSALS: Final[dict[RefusalCode, Refusal]] = {
         "The next bar is later than `serving.staleness_limit_s`.", "Fresh bars arrive."
     ),
     RefusalCode.MISSING_PREDICTION: Refusal(
-        "Serving gave no prediction for the bar.", "The next answer."
+        "Serving gave no prediction for the bar, or its fallback is switched off.",
+        "The next answer.",
     ),
     RefusalCode.BAD_PREDICTION: Refusal(
         "The prediction holds NaN, a value out of range, or a bar that has not closed.",

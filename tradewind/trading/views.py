@@ -80,7 +80,7 @@ class PortfolioView:
     day_open_equity
         Equity at the opening of the UTC day.
     peak_equity
-        Highest equity since a person last reset it.
+        Highest equity since a person last reset the peak.
     losing_streak
         Closed trades lost in a row, newest first (0 after a win).
     volatility_level, volatility_rank
