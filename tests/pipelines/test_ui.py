@@ -50,7 +50,14 @@ query ($key: AssetKeyInput!) {
 }
 """
 SERVERS = """
-query { instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }
+query {
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { name locationOrLoadError { __typename ... on PythonError { message } } }
+    }
+  }
+}
 """
 
 
@@ -89,18 +96,24 @@ class Ui:
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def until_ready(self, limit_s: float = 90) -> None:
-        """Wait until the web server and the daemons answer."""
+    def until_ready(self, limit_s: float = 180) -> None:
+        """Wait until the daemons are well and the code location has loaded."""
         deadline = time.monotonic() + limit_s
+        seen: Any = None
         while time.monotonic() < deadline:
             try:
-                health = self.ask(SERVERS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+                seen = self.ask(SERVERS)
             except httpx.TransportError:
-                health = []
-            if health and all(item["healthy"] for item in health if item["required"]):
+                time.sleep(1)
+                continue
+            health = seen["instance"]["daemonHealth"]["allDaemonStatuses"]
+            places = seen["workspaceOrError"]["locationEntries"]
+            kinds = [(item["locationOrLoadError"] or {}).get("__typename") for item in places]
+            well = all(item["healthy"] for item in health if item["required"])
+            if health and well and kinds == ["RepositoryLocation"]:
                 return
             time.sleep(1)
-        pytest.fail(f"not ready within {limit_s} s")
+        pytest.fail(f"not ready within {limit_s} s: {seen}")
 
     def launched(self, job: str, config: dict[str, Any]) -> str:
         """Launch a job as the launchpad does; returns the run's id."""
