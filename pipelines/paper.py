@@ -116,7 +116,27 @@ def dry_decisions(settings: Settings, url: str) -> list[Decision]:
             last = last_closed_bar(now, settings.market.timeframe)
             rows = engine.ledger.decisions(since_ms=last, until_ms=now)
             found = [engine.ledger.decision(item) for item in rows["decision_id"]]
-    return [decision for decision in found if decision is not None]
+    mine = settings.engine.strategy
+    return [item for item in found if item is not None and item.strategy == mine]
+
+
+def last_decision_ts(settings: Settings) -> int:
+    """Return the bar of the strategy's newest decision, -1 before the first."""
+    from tradewind.ledger import open_ledger
+
+    with open_ledger(settings) as ledger:
+        bars = ledger.decisions().filter(strategy=settings.engine.strategy)["bar_ts"]
+    return int(bars[-1]) if len(bars) else -1
+
+
+def decisions_after(settings: Settings, bar_ts: int) -> list[Decision]:
+    """Return the strategy's decisions on bars after ``bar_ts``, oldest first."""
+    from tradewind.ledger import open_ledger
+
+    with open_ledger(settings) as ledger:
+        rows = ledger.decisions(since_ms=bar_ts + 1).filter(strategy=settings.engine.strategy)
+        found = [ledger.decision(item) for item in rows["decision_id"]]
+    return [item for item in found if item is not None]
 
 
 def check_paper(settings: Settings) -> LedgerCheck:

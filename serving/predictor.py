@@ -188,12 +188,18 @@ class Predictor:
             regime_computed=row.regime_computed,
             feature_version=row.feature_version,
             features_fingerprint=row.fingerprint,
-            decision_id=ready.ask.decision_id
-            or decision_id(
-                settings.engine.strategy, row.symbol, settings.market.timeframe, row.bar_ts
-            ),
+            decision_id=ready.ask.decision_id or self._decision_id(ready),
             served_by=question.alias,
             **values,
+        )
+
+    def _decision_id(self, ready: _Ready) -> str:
+        """Return the decision that the answer belongs to; a caller's own window has none."""
+        if ready.ask.window is not None:
+            return ""
+        settings, row = self._settings, ready.row
+        return decision_id(
+            settings.engine.strategy, row.symbol, settings.market.timeframe, row.bar_ts
         )
 
     def _record(
@@ -202,18 +208,17 @@ class Predictor:
         """Count every prediction, and log those on the store's features.
 
         An answer to a caller's own window says nothing about the market's bar, so it must
-        not be joined with that bar's outcome: it is not logged.
+        not be joined with that bar's outcome, nor move its gauges: it is left out.
         """
         shadow = question.alias != CHAMPION
         request_id = uuid.uuid4().hex
         records = []
         for ask, answer in zip(asks, answers, strict=True):
-            if isinstance(answer, Problem):
+            if isinstance(answer, Problem) or ask.window is not None:
                 continue
             self._metrics.answered(answer, shadow=shadow)
-            if ask.window is None:
-                role: Role = "shadow" if shadow else "champion"
-                records.append(PredictionRecord(answer, role, latency_ms, request_id))
+            role: Role = "shadow" if shadow else "champion"
+            records.append(PredictionRecord(answer, role, latency_ms, request_id))
         self._log.put(records)
 
 

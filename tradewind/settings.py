@@ -520,7 +520,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise TradewindError(
             ErrorCode.BAD_SETTING,
             f"settings cannot be read: {error}",
-            "Correct tradewind.toml or the TRADEWIND_* environment variable it names",
+            "Correct tradewind.toml or the TRADEWIND_* variable of that section; a list is JSON, "
+            "as in TRADEWIND_MARKET__SYMBOLS='[\"BTCUSDT\"]'",
         ) from error
     _check_data_folder(settings)
     return settings

@@ -106,8 +106,9 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     label, bundle = _champion(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
     since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
-    recent = judged_rows(settings, unit.family, samples.subset(samples.ts >= since_ms))
-    forecast = bundle.predict(recent, n_samples=settings.training.judge_passes)
+    recent = samples.subset(samples.ts >= since_ms)
+    judged = judged_rows(settings, unit.family, recent)
+    forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )

@@ -49,8 +49,9 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     samples = TrainingSet.load(work.training_set).samples
     bundle = ModelBundle.load(work.bundle)
     recent_from = task.until_ms - settings.drift.recent_days * MS_PER_DAY
-    recent = judged_rows(settings, task.family, samples.subset(samples.ts >= recent_from))
-    forecast = bundle.predict(recent, n_samples=settings.training.judge_passes)
+    recent = samples.subset(samples.ts >= recent_from)
+    judged = judged_rows(settings, task.family, recent)
+    forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )

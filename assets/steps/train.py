@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -74,11 +75,21 @@ def plan_retrain(
     }
     active = active_set(settings)
     source = "none" if active is None else active.source_name
+    prints = {unit: _fingerprint(settings, store, unit, until_ms) for unit in units}
+    seen = sorted(set(prints.values()))
+    combined = seen[0] if len(seen) == 1 else hashlib.sha256("|".join(seen).encode()).hexdigest()
     tracking = Tracking(settings)
     tracking.close_orphans(older_than_s=24 * 3600)
     with tracking.start_run(
         f"retrain {_day(until_ms)}",
-        tags={**common, "kind": "retrain", "source": source},
+        tags={
+            **common,
+            "kind": "retrain",
+            "family": " ".join(dict.fromkeys(unit.family for unit in units)),
+            "model_key": " ".join(dict.fromkeys(unit.key for unit in units)),
+            "data_fingerprint": combined,
+            "source": source,
+        },
         params={**choices, "units": " ".join(unit.name for unit in units)},
     ) as run:
         parent = run.run_id
@@ -86,7 +97,7 @@ def plan_retrain(
         UnitTask(
             family=unit.family,
             key=unit.key,
-            data_fingerprint=_fingerprint(settings, store, unit, until_ms),
+            data_fingerprint=prints[unit],
             until_ms=until_ms,
             parent_run_id=parent,
             source=source,

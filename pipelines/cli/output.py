@@ -45,6 +45,14 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
                 sys.stdout.write(json.dumps(error.body()) + "\n")
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(EXIT_CODES.get(error.code, 1)) from error
+        except OSError as error:
+            if os.environ.get("TRADEWIND_TRACEBACK"):
+                raise
+            sys.stderr.write(
+                f"error: {error.strerror}: {error.filename}. Check that TRADEWIND_HOME "
+                "and the paths given exist and may be written\n"
+            )
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; run the same command again to continue\n")
             raise typer.Exit(130) from None

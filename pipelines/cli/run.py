@@ -12,12 +12,14 @@ from tradewind.settings import load_settings
 if TYPE_CHECKING:
     from tradewind.contracts import Decision
 
+NOTHING_NEW = "no decision was made: no bar has closed since the last; `tradewind ingest` reads new"
+
 
 @friendly
 def serve(
     port: int = typer.Option(-1, min=-1, max=65535, help="HTTP port; -1: the setting; 0: free."),
 ) -> None:
-    """Serve the champions over HTTP until Ctrl-C. See `/docs` at the printed address."""
+    """Serve the champions over HTTP until Ctrl-C. See `/ml/docs` at the printed address."""
     from serving.launch import serve as run_server
 
     settings = load_settings()
@@ -38,7 +40,12 @@ def trade(
     as_json: bool = JsonOption,
 ) -> None:
     """Trade on paper: ask serving each cycle, decide, book. Ctrl-C stops after the cycle."""
-    from pipelines.paper import dry_decisions, trade_live
+    from pipelines.paper import (
+        decisions_after,
+        dry_decisions,
+        last_decision_ts,
+        trade_live,
+    )
 
     settings = load_settings()
     address = url or f"http://{settings.serving.host}:{settings.serving.port}"
@@ -47,11 +54,18 @@ def trade(
         emit(
             {decision.symbol: decision.model_dump(mode="json") for decision in decisions},
             as_json,
-            lambda: say("\n".join(_line(decision) for decision in decisions)),
+            lambda: say("\n".join(map(_line, decisions)) or NOTHING_NEW),
         )
         return
+    before = last_decision_ts(settings)
     cycles = trade_live(settings, address, once=once)
-    emit({"cycles": cycles}, as_json, lambda: say(f"stopped after {cycles} cycles"))
+    made = decisions_after(settings, before)
+    news = "\n".join(_line(decision) for decision in made) or NOTHING_NEW
+    emit(
+        {"cycles": cycles, "decisions": {item.symbol: item.action.value for item in made}},
+        as_json,
+        lambda: say(f"{news if once else ''}\nstopped after {cycles} cycles".strip()),
+    )
 
 
 def _line(decision: Decision) -> str:

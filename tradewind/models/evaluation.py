@@ -87,7 +87,8 @@ def calibrate_candidate(
     samples = rows_of(training_set.samples, key)
     split = _split(settings, samples)
     stride = settings.training.calibrate_stride
-    calib = thinned(settings, forecaster.family, samples.subset(split.calib), stride)
+    whole = samples.subset(split.calib)
+    calib = thinned(settings, forecaster.family, whole, stride)
     seeds = row_seeds(f"calibration {forecaster.family} {key}", calib)
     raw = forecaster.sample(calib, n_samples=settings.training.judge_passes, seeds=seeds)
     p_raw = raw.p.mean(axis=0)
@@ -100,7 +101,8 @@ def calibrate_candidate(
     y = calib.y_up[out_of_fold_rows(calib.ts)]
     base_loss = m.log_loss(np.full(len(y), base_rate), y)
     skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
-    reference = Reference.fit(calib.wide, calib.wide_names, p_up, bins=settings.drift.bins)
+    # Features of every bar: those of each k-th alone would know only some hours of the day.
+    reference = Reference.fit(whole.wide, whole.wide_names, p_up, bins=settings.drift.bins)
     return Calibrated(choice, reference, skill, base_rate)
 
 
