@@ -85,3 +85,9 @@ def test_reference_survives_json_and_flags_inputs_out_of_range() -> None:
     assert again == reference
     rows = np.array([[0.0, 0.0, 1.0, np.nan], [500.0, 0.0, 1.0, 3.0]])
     assert again.out_of_range(rows).tolist() == [[False] * 4, [True, False, False, False]]
+
+
+def test_predictions_may_be_of_fewer_rows_than_features() -> None:
+    p = np.random.default_rng(2).uniform(0.4, 0.6, 500)
+    report = drift_report(_reference(), _wide(2_000, 5), NAMES, p, settings=DriftSettings())
+    assert (report.status, report.rows) == ("fine", 2_000)

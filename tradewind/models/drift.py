@@ -58,7 +58,9 @@ def drift_report(
     *,
     settings: DriftSettings,
 ) -> DriftReport:
-    """Compare recent features (n, F) and predictions (n,) with the version's reference.
+    """Compare recent features (n, F) and predictions (m,) with the version's reference.
+
+    The two may be of different rows of the same days: a slow family predicts every k-th.
 
     NaN has a bin of its own: a feature that falls silent drifts. Neighbouring rows are alike,
     so a short window differs from a longer reference even where nothing changed.
@@ -69,7 +71,7 @@ def drift_report(
         ``bad_input`` without rows, or without a column that the reference knows.
     """
     unknown = [name for name in reference.names if name not in names]
-    if unknown or len(p_up) == 0 or len(wide) != len(p_up):
+    if unknown or len(p_up) == 0 or len(wide) == 0:
         raise TradewindError(
             ErrorCode.BAD_INPUT,
             f"{len(wide)} rows of features and {len(p_up)} predictions, "
@@ -89,5 +91,5 @@ def drift_report(
         worst_feature=worst,
         worst_psi=found[worst],
         prediction_psi=found[PREDICTION],
-        rows=len(p_up),
+        rows=len(wide),
     )
