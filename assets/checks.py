@@ -15,7 +15,6 @@ from dagster import (
     AssetKey,
     OpExecutionContext,
     PartitionsDefinition,
-    PreviewWarning,
     multi_asset_check,
 )
 
@@ -38,6 +37,7 @@ GATE_NAMES = (
 HARD_BAR_CHECKS = ("schema", "unique", "monotone", "ohlc", "values")
 BAR_CHECKS = (*HARD_BAR_CHECKS, "gaps", "staleness", "zero_volume", "outliers", "alignment")
 FEATURE_CHECKS = ("finite", "look_ahead")
+PARTITIONED_CHECKS = "Specifying a partitions_def on an AssetCheckSpec is currently in preview"
 
 
 def check_specs(
@@ -50,7 +50,7 @@ def check_specs(
     """Return one spec a name, partitioned like the asset."""
     with warnings.catch_warnings():
         # Partitioned checks are a preview; without them a check shows one symbol's result only.
-        warnings.simplefilter("ignore", PreviewWarning)
+        warnings.filterwarnings("ignore", message=PARTITIONED_CHECKS)
         return [
             AssetCheckSpec(name, asset=asset, blocking=name in blocking, partitions_def=partitions)
             for name in names

@@ -227,6 +227,15 @@ class RegistrySettings(Section):
     history_limit: int = Field(50, ge=1, description="alias changes kept per registered model")
 
 
+class LinkSettings(Section):
+    """Where people open the web pages; links to them stand in runs, checks and model cards."""
+
+    dagster_url: str | None = Field(None, description="e.g. http://127.0.0.1:3000; None: no links")
+    mlflow_url: str | None = Field(
+        None, description="e.g. http://127.0.0.1:5000; None: the tracking URI, if it is a server"
+    )
+
+
 class VoteSettings(Section):
     """When the votes of an ensemble's members stand."""
 
@@ -449,6 +458,7 @@ class Settings(BaseSettings):
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
     registry: RegistrySettings = RegistrySettings()
+    links: LinkSettings = LinkSettings()
     serving: ServingSettings = ServingSettings()
     thresholds: ThresholdSettings = ThresholdSettings()
     sizing: SizingSettings = SizingSettings()

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from tradewind.models import metrics as m
 from tradewind.models.base import FloatArray, IntArray
-from tradewind.models.bootstrap import TimeBootstrap, interval, paired_interval
+from tradewind.models.bootstrap import TimeBootstrap, interval
 from tradewind.settings import MS_PER_DAY
 
 STEP = 900_000
@@ -70,10 +70,11 @@ def test_a_span_shorter_than_two_blocks_still_has_width() -> None:
 
 def test_paired_interval_sees_a_small_steady_difference_in_loud_losses() -> None:
     loud = np.random.default_rng(4).normal(0, 5, 5_000)
-    found = paired_interval(loud - 0.01, loud, _ts(5_000), samples=200)
+    drawn = TimeBootstrap(_ts(5_000), samples=200)
+    found = drawn.paired(loud - 0.01, loud)
     assert found.low == pytest.approx(-0.01)
     assert found.high == pytest.approx(-0.01)
-    same = paired_interval(loud, loud, _ts(5_000), samples=200)
+    same = drawn.paired(loud, loud)
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 

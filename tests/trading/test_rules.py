@@ -13,7 +13,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import CostSettings, SizingSettings, ThresholdSettings
 from tradewind.trading.costs import expected_trip, slippage
 from tradewind.trading.numbers import round_down, round_up
-from tradewind.trading.profiles import DEFAULT_PROFILE, PROFILES, profile, suitable
+from tradewind.trading.profiles import DEFAULT_PROFILE, PROFILES, profile
 from tradewind.trading.sizing import kelly, mathematician, size_from_confidence
 from tradewind.trading.stops import ExitPlan, adaptive_stop_pct, exit_plan
 from tradewind.trading.thresholds import RegimeView, direction, entry_threshold, side_probability
@@ -240,8 +240,8 @@ def test_every_profile_is_ordered_and_every_regime_served() -> None:
     assert profile("moderate").tp1_r == pytest.approx(0.6 * 2.3)
     assert profile().name == DEFAULT_PROFILE == "moderate"
     for regime in RegimeView:
-        assert profile() in suitable(regime)
-    assert PROFILES["scalp"] not in suitable(RegimeView.TREND)
+        assert regime in profile().regimes
+    assert RegimeView.TREND not in PROFILES["scalp"].regimes
 
 
 def test_an_unknown_profile_lists_the_known_ones() -> None:

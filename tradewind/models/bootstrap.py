@@ -149,21 +149,6 @@ def interval(
     return drawn.mean(values)
 
 
-def paired_interval(
-    loss_a: FloatArray,
-    loss_b: FloatArray,
-    ts: IntArray,
-    *,
-    samples: int,
-    level: float = 0.95,
-    block_ms: int = MS_PER_DAY,
-    seed: int = 0,
-) -> Interval:
-    """Return the mean of ``loss_a − loss_b`` on the same rows with its interval."""
-    drawn = TimeBootstrap(ts, samples=samples, level=level, block_ms=block_ms, seed=seed)
-    return drawn.paired(loss_a, loss_b)
-
-
 def _correlation(sums: FloatArray) -> FloatArray:
     """Return correlations from rows of (Σx, Σz, Σx², Σz², Σxz, n); 0 without variance."""
     x, z, xx, zz, xz, n = sums.T

@@ -107,11 +107,6 @@ def profile(name: str = DEFAULT_PROFILE) -> StrategyProfile:
         ) from None
 
 
-def suitable(regime: RegimeView) -> tuple[StrategyProfile, ...]:
-    """Return the profiles that suit a regime, in the table's order."""
-    return tuple(p for p in PROFILES.values() if regime in p.regimes)
-
-
 def profile_table() -> str:
     """Return the Markdown table of the profiles."""
     rows = [
