@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.instance import INSTANCE_FILE, dagster_home, open_storage
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry, JobDefinition
 
+__all__ = ["Finished", "dagster_home", "launch", "open_instance", "resolve_job"]
+
 LAUNCHER_TAG = "tradewind/launcher"
-INSTANCE_FILE = Path(__file__).resolve().parent.parent / "dagster.yaml"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 POLL_S = 0.5
 
@@ -30,23 +30,9 @@ class Finished:
     errors: tuple[str, ...]
 
 
-def dagster_home(settings: Settings) -> Path:
-    """Return the instance's folder, made ready: `DAGSTER_HOME` for this process."""
-    home = (settings.home / "dagster").absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    target = home / "dagster.yaml"
-    if not target.exists():
-        shutil.copyfile(INSTANCE_FILE, target)
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
-
-
 def open_instance(settings: Settings) -> DagsterInstance:
     """Open the instance, closing what a killed launcher left behind."""
-    from dagster import DagsterInstance
-
-    dagster_home(settings)
-    instance = DagsterInstance.get()
+    instance = open_storage(settings)
     _close_orphans(instance)
     return instance
 
@@ -172,13 +158,21 @@ def _launcher(run_id: str, pid: int) -> str:
     """Return who launched a run; the start time, as a pid may be another process's by now."""
     import psutil
 
-    return f"{run_id}@{pid}@{psutil.Process(pid).create_time():.2f}"
+    from tradewind.ledger.lease import host_identity
+
+    started = f"{psutil.Process(pid).create_time():.2f}"
+    return f"{run_id}@{pid}@{started}@{host_identity()}"
 
 
 def _alive(token: str) -> bool:
+    """Tell whether a launcher lives; one on another host cannot be asked, and is left alone."""
     import psutil
 
-    run_id, pid, _ = token.split("@")
+    from tradewind.ledger.lease import host_identity
+
+    run_id, pid, _, host = (*token.split("@", 3), host_identity())[:4]
+    if host != host_identity():
+        return True
     try:
         return _launcher(run_id, int(pid)) == token
     except psutil.NoSuchProcess:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.settings import RegistrySettings
+from tradewind.settings import RegistrySettings, Settings
 
 CALLER_FAULTS = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
@@ -31,6 +31,8 @@ def prepare(settings: RegistrySettings) -> None:
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Its links would stand in the middle of `--json` output.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # MLflow's own default waits about four minutes for a server that is not there.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(settings.request_retries),
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -67,6 +69,39 @@ def check_reachable(uri: str, settings: RegistrySettings) -> None:
             "Unset TRADEWIND_REGISTRY__TRACKING_URI for SQLite, or give sqlite:///…, "
             "postgresql://… or http://…",
         )
+
+
+@contextlib.contextmanager
+def opening(settings: Settings) -> Iterator[None]:
+    """Let one process at a time open an embedded database: the first one makes its tables.
+
+    MLflow itself does not guard that: of two that start at once, one fails.
+
+    Raises
+    ------
+    TradewindError
+        ``already_running`` if another process does not end opening it in time.
+    """
+    from filelock import FileLock, Timeout
+
+    if urlsplit(settings.mlflow_tracking_uri).scheme in ("http", "https"):
+        yield
+        return
+    path = settings.home / "mlflow" / ".open.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path), timeout=settings.registry.lock_timeout_s)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TradewindError(
+            ErrorCode.ALREADY_RUNNING,
+            f"another process is opening MLflow's database (lock {path})",
+            "Wait for it to end, then run the same command again",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def unreachable(uri: str, why: object) -> TradewindError:

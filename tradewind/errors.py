@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     SERVING_UNREACHABLE = "serving_unreachable"
     OVERLOADED = "overloaded"
     DISK_FULL = "disk_full"
+    DAGSTER_UNREACHABLE = "dagster_unreachable"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     LEDGER_UNBALANCED = "ledger_unbalanced"
     ALREADY_RUNNING = "already_running"

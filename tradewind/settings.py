@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.masking import mask_passwords
 
 MS_PER_DAY = 86_400_000
 TIMEFRAME_MS = {
@@ -53,6 +54,15 @@ def _upper_ids(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return symbols
 
 
+def _with_dagsters_driver(url: str) -> str:
+    scheme, _, place = url.partition("://")
+    if scheme.split("+")[0] not in ("postgresql", "postgres") or not place:
+        raise ValueError("must be postgresql://user@host/name (password: PGPASSWORD), or unset")
+    # Dagster relies on psycopg2's ways, and SQLAlchemy's default driver is psycopg 3.
+    return f"postgresql+psycopg2://{place}"
+
+
+DagsterDatabaseUrl = Annotated[str, AfterValidator(_with_dagsters_driver)]
 Symbols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_upper_ids)]
 
 
@@ -213,6 +223,17 @@ class DriftSettings(Section):
     warn: float = Field(0.1, gt=0)
     alert: float = Field(0.2, gt=0)
     recent_days: int = Field(7, ge=1)
+
+
+class RetrainTriggerSettings(Section):
+    """When the sensor `retrain_when_needed` asks for a retraining."""
+
+    model_age_days: float = Field(8, gt=0, description="days after which a champion is too old")
+    new_trades: int = Field(100, ge=1, description="closed trades since the champion's training")
+    win_rate_trades: int = Field(50, ge=1, description="latest trades that the win rate is over")
+    min_win_rate: Fraction = Field(0.5, description="share of winning trades below which to ask")
+    pause_hours: float = Field(6, ge=0, description="least time between two requests")
+    check_s: int = Field(300, ge=30, description="seconds between two looks")
 
 
 class RegistrySettings(Section):
@@ -441,6 +462,7 @@ class Settings(BaseSettings):
         toml_file="tradewind.toml",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,  # an input may be a URL with a password
     )
 
     home: Path = Path("var")
@@ -448,6 +470,9 @@ class Settings(BaseSettings):
     profile: Profile = Profile.FULL
     clock: Literal["wall", "replay"] = "wall"
     ledger_url: str | None = Field(None, description="SQLAlchemy URL; None: SQLite under `home`")
+    dagster_database_url: DagsterDatabaseUrl | None = Field(
+        None, description="PostgreSQL URL of Dagster's storage; None: SQLite under `home`"
+    )
     market: MarketSettings = MarketSettings()
     quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
@@ -457,6 +482,7 @@ class Settings(BaseSettings):
     calibration: CalibrationSettings = CalibrationSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
+    retrain_triggers: RetrainTriggerSettings = RetrainTriggerSettings()
     registry: RegistrySettings = RegistrySettings()
     links: LinkSettings = LinkSettings()
     serving: ServingSettings = ServingSettings()
@@ -523,7 +549,7 @@ def load_settings(**overrides: Any) -> Settings:
         variable = "TRADEWIND_" + "__".join(str(part) for part in first["loc"]).upper()
         raise TradewindError(
             ErrorCode.BAD_SETTING,
-            f"setting {path} = {first.get('input')!r}: {first['msg']}",
+            mask_passwords(f"setting {path} = {first.get('input')!r}: {first['msg']}"),
             f"Correct it in tradewind.toml or in the environment variable {variable}",
         ) from error
     except ValueError as error:

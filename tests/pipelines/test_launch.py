@@ -19,6 +19,7 @@ DEAD = f"{RUN}@{os.getpid()}@1.00"  # this pid, but of a process that started lo
     [
         pytest.param({LAUNCHER_TAG: DEAD}, True, id="its launcher is dead"),
         pytest.param({LAUNCHER_TAG: _launcher(RUN, os.getpid())}, False, id="it is alive"),
+        pytest.param({LAUNCHER_TAG: f"{DEAD}@elsewhere"}, False, id="on another host"),
         pytest.param({}, False, id="launched by a daemon"),
         pytest.param({LAUNCHER_TAG: DEAD.replace(RUN, OTHER)}, False, id="an inherited tag"),
     ],

@@ -31,6 +31,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.masking import mask_passwords
 
 SQLITE_FULL, SQLITE_IOERR_WRITE = 13, 778
 POSTGRES_DISK_FULL = "53100"
@@ -42,7 +43,7 @@ def ledger_error(error: Exception, url: URL) -> TradewindError:
     """Return the clear error for a database that does not answer as it should."""
     original = getattr(error, "orig", None) or error
     shown = url.render_as_string(hide_password=True)
-    words = " ".join(str(original).split())
+    words = mask_passwords(" ".join(str(original).split()))
     full = (
         getattr(original, "sqlite_errorcode", None) in (SQLITE_FULL, SQLITE_IOERR_WRITE)
         or getattr(original, "sqlstate", None) == POSTGRES_DISK_FULL
@@ -85,7 +86,7 @@ class Database:
         except (ArgumentError, NoSuchModuleError) as error:
             raise TradewindError(
                 ErrorCode.BAD_SETTING,
-                f"ledger_url {url!r} is not a database URL",
+                f"ledger_url {mask_passwords(url)!r} is not a database URL",
                 "Use sqlite:///path/ledger.db or postgresql+psycopg://user@host/name",
             ) from error
         if dialect == "postgresql" and parsed.drivername == "postgresql":

@@ -46,7 +46,7 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _host() -> str:
+def host_identity() -> str:
     """Return the host, down to the PID namespace: numbers mean nothing across two."""
     namespace = Path("/proc/self/ns/pid")
     inner = str(namespace.readlink()) if namespace.exists() else ""
@@ -58,7 +58,7 @@ def is_alive(row: Row[Any]) -> bool:
 
     On this host the process itself is asked; elsewhere only time tells.
     """
-    if row.host == _host():
+    if row.host == host_identity():
         return bool(process_identity(row.pid) == row.process)
     return bool(row.expires_ms > _wall_ms())
 
@@ -84,7 +84,7 @@ class Lease:
         row = {
             "name": self.name,
             "holder": self.holder,
-            "host": _host(),
+            "host": host_identity(),
             "pid": pid,
             "process": process_identity(pid) or "",
             "expires_ms": self._expiry(),

@@ -1,0 +1,83 @@
+"""What docker-compose.yml and the Dockerfile promise, without a container engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+
+
+def test_the_services_are_the_platform() -> None:
+    assert set(SERVICES) == {
+        "postgres",
+        "mlflow",
+        "dagster-code",
+        "dagster-webserver",
+        "dagster-daemon",
+        "serving",
+        "engine",
+    }
+
+
+def test_ports_are_published_on_loopback_only() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_has_a_health_check_and_comes_back(name: str) -> None:
+    service = SERVICES[name]
+    assert service["healthcheck"]["test"]
+    assert service["restart"] == "unless-stopped"
+    for needed, how in service.get("depends_on", {}).items():
+        assert needed in SERVICES
+        assert how == {"condition": "service_healthy"}
+
+
+def test_images_are_pinned_and_the_bars_read_only() -> None:
+    assert re.search(r"postgres:\d+\.\d+", SERVICES["postgres"]["image"])
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
+    bars = [mount for mount in mounts if "TRADEWIND_DATA" in mount]
+    assert bars
+    assert all(mount.endswith(":/bars:ro") for mount in bars)
+
+
+def test_the_password_comes_from_outside_and_must_be_set() -> None:
+    passwords = [
+        value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if "PASSWORD" in name
+    ]
+    assert len(passwords) == len(SERVICES)
+    assert set(passwords) == {"${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD in .env}"}
+    # No URL carries one either.
+    assert not re.search(r"://[^/\s:]+:[^/\s]+@", (ROOT / "docker-compose.yml").read_text())
+    assert re.search(r"^POSTGRES_PASSWORD=$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_what_the_image_copies_is_sent_to_its_builder() -> None:
+    sent = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    lines = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = [source for line in lines for source in line.split()]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists()
+        assert source in sent or source.split("/")[0] in sent
+
+
+def test_the_image_runs_unprivileged_and_without_a_compiler() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    users = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
+    assert users == ["tradewind"]
+    assert "--only-binary :all:" in text
+    assert not re.search(r"\b(gcc|build-essential|g\+\+)\b", text)
