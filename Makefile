@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` runs the main job, `make test` passes the suite.
+# `make demo` runs the main job, `make up` the whole platform, `make test` passes the suite.
 PYTHON ?= python3.11
 VENV   ?= .venv
 PROFILE ?= quick
@@ -7,7 +7,7 @@ STAMP   = $(VENV)/.installed
 ROOMS   = tradewind registry serving policy assets pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all check format lock clean hooks
+.PHONY: help install demo up test test-slow test-all check docs pictures format lock clean hooks
 
 help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## The main job, end to end, on real bars (PROFILE=full for the whole)
 	TRADEWIND_PROFILE=$(PROFILE) $(BIN)/tradewind demo
 
+up: install  ## Everything at once, watched: MLflow, Dagster, serving, paper engine (Ctrl-C stops)
+	@$(BIN)/tradewind up
+
 test: install  ## The fast suite
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -32,13 +35,19 @@ test-slow: install  ## The slow tier: end to end, crash loops, real servers
 
 test-all: test test-slow  ## Both tiers
 
-check: install  ## ruff, mypy, import contracts, Dagster definitions
+check: install docs  ## ruff, mypy, import contracts, Dagster definitions, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate
+
+docs: install  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+pictures: install  ## Take the documentation's screenshots anew (needs Chromium and bars)
+	PICTURES=docs/pictures $(BIN)/python -m pytest tests/browser -m slow
 
 format: install  ## Rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
@@ -53,4 +62,4 @@ lock: install  ## Write requirements.lock from the environment
 	mv requirements.lock.new requirements.lock
 
 clean:  ## Remove state and caches (not the environment)
-	rm -rf var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache summary.json
+	rm -rf var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site summary.json

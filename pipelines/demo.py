@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pipelines.demo_summary import print_summary, wide_console
 from pipelines.progress import Stages, progress_bar
+from pipelines.up.homes import DEMO_HOME, FINISHED, recordable
 from tradewind.clock import WallClock
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_json
@@ -29,11 +30,16 @@ reach the default threshold and hardly ever pay their costs, so the paper machin
 stand still. The summary says so, beside what the defaults would have done."""
 STATE_FOLDER = "demo"
 REPLAY_DAYS = {Profile.QUICK: 5, Profile.FULL: 28}
+UNREAD_DAYS = 9
+"""Days at the end that the demo leaves alone: `tradewind up` carries on through them."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The replayed stretch: models see bars before ``start_ms`` only."""
+    """The replayed stretch: models see bars before ``start_ms`` only.
+
+    Bars after ``end_ms`` stay unread, for `tradewind up` to carry on with.
+    """
 
     start_ms: int
     end_ms: int
@@ -51,7 +57,7 @@ def run_demo(*, replay_days: int, fresh: bool, summary: Path) -> None:
         ``bad_input`` when the state folder holds a demo of other settings, or anything that
         is not a demo's: nothing is removed unasked.
     """
-    home = Path(os.environ.get("TRADEWIND_HOME", "var/demo")).absolute()
+    home = Path(os.environ.get("TRADEWIND_HOME", DEMO_HOME)).absolute()
     os.environ["TRADEWIND_HOME"] = str(home)
     os.environ["TRADEWIND_CLOCK"] = "replay"
     for name, value in LOOSENED.items():
@@ -67,14 +73,17 @@ def run_demo(*, replay_days: int, fresh: bool, summary: Path) -> None:
     prediction, paper = _serve_and_trade(settings, stages, stretch)
     found = _summary(settings, stages, stretch, outcome, prediction, paper)
     write_json(summary, found)
-    write_json(home / STATE_FOLDER / "finished.json", {"summary": str(summary.absolute())})
+    write_json(
+        home / FINISHED,
+        {"summary": str(summary.absolute()), "environment": recordable(os.environ)},
+    )
     print_summary(console, found, summary)
 
 
 def _asked(settings: Settings, days: int) -> str:
     """Return the identity of what is asked for: a demo continues only the same demo."""
     wanted = settings.model_dump(mode="json", exclude={"home", "serving"})
-    text = json.dumps({"settings": wanted, "days": days}, sort_keys=True)
+    text = json.dumps({"settings": wanted, "days": days, "unread": UNREAD_DAYS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -91,7 +100,7 @@ def _make_room(home: Path, asked: str, *, fresh: bool) -> None:
             "Point TRADEWIND_HOME at an empty folder, or unset it (default var/demo)",
         )
     same = not plan.exists() or _read(plan)["asked"] == asked
-    if fresh or (state / "finished.json").exists():
+    if fresh or (home / FINISHED).exists():
         shutil.rmtree(home)
     elif not same:
         raise TradewindError(
@@ -132,7 +141,8 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
                 bar.advance(task)
         store = store_for(settings)
         ends = [store.last_ts(symbol, settings.market.timeframe) for symbol in symbols]
-        end_ms = min(end for end in ends if end is not None) + settings.market.timeframe_ms
+        newest_ms = min(end for end in ends if end is not None) + settings.market.timeframe_ms
+        end_ms = newest_ms - UNREAD_DAYS * MS_PER_DAY
         active = active_set(settings)
         assert active is not None, "an ingestion that succeeded remembers its set"
         stretch = Stretch(
@@ -246,6 +256,7 @@ def _summary(
             "trained_until_ms": stretch.start_ms,
             "replay_start_ms": stretch.start_ms,
             "replay_end_ms": stretch.end_ms,
+            "unread_days": UNREAD_DAYS,
         },
         "models": model_figures(settings),
         "promoted": [

@@ -69,7 +69,7 @@ WALK_FORWARD = (
     "wf_auc_low",
     "wf_auc_high",
     "wf_log_loss",
-    "wf_base_rate_log_loss",
+    "wf_log_loss_base_rate",
     "wf_brier",
     "wf_ece",
     "wf_ece_perfect",
@@ -122,10 +122,10 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
     prefix = f"TRADEWIND_HOME={home} TRADEWIND_CLOCK=replay"
     console.print(
         f"summary  {path.absolute()}\n"
-        f"status   {prefix} tradewind status\n"
         f"story    {prefix} tradewind explain latest\n"
-        f"runs     DAGSTER_HOME={home}/dagster {prefix} dagster dev\n"
-        f"models   mlflow ui --backend-store-uri sqlite:///{home}/mlflow/mlflow.db",
+        f"status   TRADEWIND_HOME={home} tradewind status\n"
+        f"pages    TRADEWIND_HOME={home} tradewind up: Dagster, MLflow and serving; the engine "
+        f"goes on through the {found['data']['unread_days']} days that the demo left unread",
         soft_wrap=True,
         highlight=False,
     )

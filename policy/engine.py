@@ -39,7 +39,17 @@ RETRIED = frozenset(
     {ErrorCode.LEDGER_UNAVAILABLE, ErrorCode.DISK_FULL, ErrorCode.EXCHANGE_UNREACHABLE}
 )
 KILL_FILE = "KILL"
+WAITING, TRADING, IDLE = "waiting", "trading", "idle"
+REPLAY_ENDED = "replay has reached the last bar"
+IDLE_S = 1.0
+"""How often an engine that has nothing to do looks again."""
 Progress = Callable[[int, int], None]
+Tell = Callable[[str, str], None]
+"""Called with what the engine does (`waiting`, `trading`, `idle`) and why, in words."""
+
+
+def _untold(_state: str, _detail: str) -> None:
+    """Tell nobody."""
 
 
 class SettableClock(Clock, Protocol):
@@ -184,7 +194,80 @@ def _resumed(engine: Engine, first: int, end_ms: int) -> int:
     return first
 
 
-def run_live(engine: Engine, *, stop: threading.Event | None = None) -> None:
+def run_paced(
+    engine: Engine,
+    clock: SettableClock,
+    *,
+    pace_s: float,
+    last_close: Callable[[], int | None],
+    missing: Callable[[], str | None],
+    tell: Tell = _untold,
+    stop: threading.Event | None = None,
+) -> None:
+    """Replay bar by bar at a pace that a person can follow, until stopped.
+
+    The clock stands still while something is missing, and at the newest bar; it goes on by
+    itself. It is in the ledger and moves only after a bar's cycle, so a kill loses nothing.
+
+    Parameters
+    ----------
+    pace_s
+        Seconds a bar takes; 0: as fast as possible.
+    last_close
+        Market time at which the newest stored bar closes; None without bars.
+    missing
+        What the engine cannot trade without now, in words; None when all is there.
+    tell
+        Called at every turn.
+    """
+    step = engine.settings.market.timeframe_ms
+    stopping = stop or threading.Event()
+    with _signals(stopping), engine.running() as steps:
+        while not stopping.is_set():
+            wanted = missing()
+            if wanted is not None:
+                tell(WAITING, wanted)
+                _hold(engine, stopping, IDLE_S)
+                continue
+            report = _attempted(engine, steps, tell)
+            if report is None:
+                _hold(engine, stopping, IDLE_S)
+                continue
+            close = (report.now_ms // step + 1) * step
+            end = last_close()
+            if end is None or close > end:
+                tell(IDLE, REPLAY_ENDED)
+                _hold(engine, stopping, IDLE_S)
+                continue
+            tell(TRADING, f"replaying, a bar every {pace_s:g} s")
+            _hold(engine, stopping, max(0.0, pace_s - report.duration_s))
+            if not stopping.is_set():
+                clock.set(close)
+
+
+def _hold(engine: Engine, stopping: threading.Event, seconds: float) -> None:
+    """Wait, keeping the lease: a slow pace must not look like a dead engine."""
+    deadline = time.monotonic() + seconds
+    slice_s = engine.settings.engine.lease_s / 3
+    while (left := deadline - time.monotonic()) > 0 and not stopping.wait(min(left, slice_s)):
+        engine.lease.renew()
+
+
+def _attempted(engine: Engine, steps: Cycle, tell: Tell) -> CycleReport | None:
+    """Run a cycle; None where the ledger or the exchange did not answer: it is tried again."""
+    try:
+        report = engine.cycle(steps)
+    except TradewindError as error:
+        if error.code not in RETRIED:
+            raise
+        log.error("cycle failed", code=error.code.value, detail=error.detail)
+        tell(WAITING, str(error))
+        return None
+    log.info("cycle", now_ms=report.now_ms, decisions=report.decisions)
+    return report
+
+
+def run_live(engine: Engine, *, tell: Tell = _untold, stop: threading.Event | None = None) -> None:
     """Run a cycle every ``engine.cycle_s``, or as soon as a bar has closed, until stopped.
 
     SIGINT and SIGTERM end it after the cycle under way. A cycle that fails because the ledger
@@ -194,13 +277,8 @@ def run_live(engine: Engine, *, stop: threading.Event | None = None) -> None:
     stopping = stop or threading.Event()
     with _signals(stopping), engine.running() as steps:
         while not stopping.is_set():
-            try:
-                report = engine.cycle(steps)
-                log.info("cycle", now_ms=report.now_ms, decisions=report.decisions)
-            except TradewindError as error:
-                if error.code not in RETRIED:
-                    raise
-                log.error("cycle failed", code=error.code.value, detail=error.detail)
+            if _attempted(engine, steps, tell) is not None:
+                tell(TRADING, "on live bars")
             _wait(engine, stopping)
 
 

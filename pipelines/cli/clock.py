@@ -36,8 +36,7 @@ def set_to(
     as_json: bool = JsonOption,
 ) -> None:
     """Set the clock of a replay for every process; needs TRADEWIND_CLOCK=replay."""
-    from tradewind.ledger import open_ledger
-    from tradewind.ledger.clock import set_replay_clock
+    from tradewind.ledger import engine_alive, open_ledger, set_replay_clock
 
     settings = load_settings()
     if settings.clock != "replay":
@@ -48,6 +47,12 @@ def set_to(
         )
     at_ms = _parse(time)
     with open_ledger(settings) as ledger:
+        if engine_alive(ledger):
+            raise TradewindError(
+                ErrorCode.ALREADY_RUNNING,
+                "an engine trades this account and moves the clock itself",
+                "Stop `tradewind up` or `tradewind trade` first",
+            )
         set_replay_clock(ledger, at_ms, speed)
     emit(
         {"mode": settings.clock, "now_ms": at_ms, "speed": speed},

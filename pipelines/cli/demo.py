@@ -15,8 +15,8 @@ def demo(
 ) -> None:
     """Run everything once: ingest, train, calibrate, gate, promote, serve, trade on paper.
 
-    Trades a replayed stretch of bars that no model saw. A killed demo continues where it
-    stopped when the same command runs again.
+    Trades a replayed stretch of bars that no model saw, and leaves the newest nine days for
+    `tradewind up`. A killed demo continues where it stopped when the same command runs again.
     """
     from pathlib import Path
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipelines.cli.data import utc
 from pipelines.cli.output import JsonOption, emit, friendly, say, table
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import load_settings
@@ -20,45 +19,24 @@ config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 
 
 @friendly
-def status(as_json: bool = JsonOption) -> None:
-    """Show clock, bars, champions, serving and the paper account at a glance."""
+def status(
+    as_json: bool = JsonOption,
+    strict: bool = typer.Option(False, help="Exit with 1 if anything is down, late or too old."),
+) -> None:
+    """Show processes, clock, bars, champions, serving and the paper account at a glance.
+
+    Looks at TRADEWIND_HOME, else at a finished demo's home (var/demo), else at var.
+    """
+    from rich.console import Console
+
+    from pipelines.cli.look_status import print_status
     from pipelines.status import collect
+    from pipelines.up.homes import settings_of
 
-    found = collect(load_settings())
-
-    def text() -> None:
-        say(f"clock: {found['clock']['mode']} at {utc(found['clock']['now_ms'])} UTC")
-        table(
-            f"bars of {found['set']}",
-            ["symbol", "last bar (UTC)", "stale by (s)"],
-            [
-                [name, utc(row["last_ts"]), row["staleness_s"]]
-                for name, row in found["bars"].items()
-            ],
-        )
-        table(
-            "models",
-            ["model", "champion", "chall.", "previous", "gates", "age (d)"],
-            [
-                [
-                    row["name"],
-                    row["champion"],
-                    row["challenger"],
-                    row["previous"],
-                    row["gates"],
-                    row["age_days"],
-                ]
-                for row in found["models"]
-            ],
-        )
-        paper = found["paper"]
-        say(f"serving: {found['serving']}")
-        say(
-            f"paper: cash {paper['cash']}, {paper['open_positions']} open positions, "
-            f"{paper['trades']} closed trades, {paper['decisions']} decisions"
-        )
-
-    emit(found, as_json, text)
+    found = collect(settings_of())
+    emit(found, as_json, lambda: print_status(found, Console()))
+    if strict and found["problems"]:
+        raise typer.Exit(1)
 
 
 @friendly

@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from pipelines.cli import clock, data, demo, look, models, run, safety
+from pipelines.cli import clock, data, demo, look, models, run, safety, up
 
 app = typer.Typer(
     name="tradewind",
@@ -34,10 +34,12 @@ app.command(rich_help_panel=MODELS)(models.evaluate)
 app.command(rich_help_panel=MODELS)(models.drift)
 app.command(rich_help_panel=MODELS)(models.promote)
 app.command(rich_help_panel=MODELS)(models.rollback)
+app.command(rich_help_panel=RUN)(up.up)
 app.command(rich_help_panel=RUN)(run.serve)
 app.command(rich_help_panel=RUN)(run.trade)
 app.command(rich_help_panel=RUN)(demo.demo)
 app.command(rich_help_panel=LOOK)(look.status)
+app.command(rich_help_panel=LOOK)(up.logs)
 app.command(rich_help_panel=LOOK)(look.explain)
 app.command(rich_help_panel=LOOK)(look.doctor)
 app.add_typer(safety.kill_app, name="kill", rich_help_panel=RUN)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipelines.cli.output import JsonOption, emit, friendly, say
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import load_settings
 
 if TYPE_CHECKING:
     from tradewind.contracts import Decision
 
+PACE_S = 5.0
+"""Seconds a replayed bar takes: slow enough to read along."""
 NOTHING_NEW = "no decision was made: no bar has closed since the last; `tradewind ingest` reads new"
 
 
@@ -37,6 +40,12 @@ def trade(
     url: str = typer.Option("", help="Address of serving; default: the setting's host and port."),
     once: bool = typer.Option(False, help="Run one cycle and stop."),
     dry_run: bool = typer.Option(False, help="Print what would be decided; write nothing."),
+    attend: bool = typer.Option(
+        False, help="Wait for bars, a champion and serving; move a replay's clock bar by bar."
+    ),
+    pace: float = typer.Option(
+        PACE_S, min=0, help="With --attend: seconds a replayed bar takes; 0: as fast as possible."
+    ),
     as_json: bool = JsonOption,
 ) -> None:
     """Trade on paper: ask serving each cycle, decide, book. Ctrl-C stops after the cycle."""
@@ -49,6 +58,17 @@ def trade(
 
     settings = load_settings()
     address = url or f"http://{settings.serving.host}:{settings.serving.port}"
+    if attend:
+        if once or dry_run:
+            raise TradewindError(
+                ErrorCode.BAD_INPUT,
+                "--attend trades until it is stopped and fits neither --once nor --dry-run",
+                "Leave one of them out",
+            )
+        from pipelines.up.trading import attend as trade_attended
+
+        trade_attended(settings, address, pace)
+        return
     if dry_run:
         decisions = dry_decisions(settings, address)
         emit(

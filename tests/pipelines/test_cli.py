@@ -29,6 +29,8 @@ COMMANDS = (
     "serve",
     "trade",
     "demo",
+    "up",
+    "logs",
     "status",
     "explain",
     "doctor",
@@ -208,8 +210,11 @@ def test_status_of_an_empty_home(call: Call) -> None:
     found = json.loads(shown.stdout)
     assert found["bars"] == {}
     assert found["models"] == []
-    assert "does not answer" in found["serving"] or "not ready" in found["serving"]
+    assert found["serving"]["ready"] is False
+    assert found["up"]["running"] is False
+    assert "`tradewind up` is not running" in found["problems"]
     assert call("status").exit_code == 0
+    assert call("status", "--strict").exit_code == 1
 
 
 def test_ledger_check_of_an_empty_home(call: Call) -> None:

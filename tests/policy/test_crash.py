@@ -141,6 +141,9 @@ def test_ten_kills_over_a_hundred_fills(tmp_path: Path, seed: int) -> None:
     assert reference.fills >= 100
     lives = draw_lives(reference.steps, 10, random.Random(seed))
     engine, died = run_killed(tmp_path / "killed", bars, lives)
+    orders = len(engine.broker.client_ids())  # type: ignore[attr-defined]
+    print(f"seed {seed}: {reference.fills} fills, {orders} orders, killed in {', '.join(died)}")
+    print("\n".join(engine.check().lines))
     assert {name.split(":")[0] for name in died} >= set(STAGES), died
     assert len(died) == 10
     assert_same_books(engine, reference)

@@ -1,0 +1,1 @@
+"""Everything as one command: MLflow, Dagster, serving and the paper engine, watched."""

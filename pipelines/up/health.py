@@ -1,0 +1,114 @@
+"""How each process is asked whether it is well. A probe returns None, or what is wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ANSWER_S = 3.0
+"""How long a probe waits for its answer."""
+ENGINE_SILENT_S = 90.0
+"""An engine that told nothing for so long is not well; it tells at every turn."""
+ENGINE_FILE = "engine.json"
+BEATS = """
+{ instance { daemonHealth { allDaemonStatuses {
+    daemonType required healthy lastHeartbeatTime } } } }
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The process that is asked about."""
+
+    pid: int
+    wall_s: float
+
+
+Probe = Callable[[Started], str | None]
+
+
+def http(url: str) -> Probe:
+    """Well when ``url`` answers 200."""
+    import httpx
+
+    def probe(_started: Started) -> str | None:
+        try:
+            answer = httpx.get(url, timeout=ANSWER_S)
+        except httpx.HTTPError as error:
+            return f"{url}: {type(error).__name__}"
+        return None if answer.status_code == httpx.codes.OK else f"{url}: {answer.status_code}"
+
+    return probe
+
+
+def code_server(port: int) -> Probe:
+    """Well when Dagster's gRPC server calls itself serving."""
+
+    def probe(_started: Started) -> str | None:
+        import grpc
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            question = health_pb2.HealthCheckRequest(service="DagsterApi")
+            try:
+                answer = stub.Check(question, timeout=ANSWER_S)
+            except grpc.RpcError as error:
+                return f"gRPC on port {port}: {error.code().name}"
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return None if serving else f"gRPC on port {port}: not serving"
+
+    return probe
+
+
+def daemon(webserver: str) -> Probe:
+    """Well when every required daemon's last heartbeat is this process's and is healthy."""
+    import httpx
+
+    def probe(started: Started) -> str | None:
+        try:
+            answer = httpx.post(f"{webserver}/graphql", json={"query": BEATS}, timeout=ANSWER_S)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            return f"{webserver} cannot be asked: {type(error).__name__}"
+        health = answer.json()["data"]["instance"]["daemonHealth"]
+        return _late_beats(health["allDaemonStatuses"], started.wall_s)
+
+    return probe
+
+
+def _late_beats(statuses: list[dict[str, Any]], since_s: float) -> str | None:
+    late = [
+        item["daemonType"]
+        for item in statuses
+        if item["required"]
+        # A heartbeat from before its start is its predecessor's.
+        and not (item["healthy"] and (item["lastHeartbeatTime"] or 0) >= since_s)
+    ]
+    return f"no heartbeat of {', '.join(sorted(late))}" if late else None
+
+
+def engine(home: Path) -> Probe:
+    """Well when the engine of this process told lately what it does, even that it waits."""
+
+    def probe(started: Started) -> str | None:
+        told = read_engine(home)
+        if told is None or told["pid"] != started.pid:
+            return "has not told anything yet"
+        silent_s = time.time() - told["wall_ms"] / 1000
+        return None if silent_s < ENGINE_SILENT_S else f"told nothing for {silent_s:.0f} s"
+
+    return probe
+
+
+def read_engine(home: Path) -> dict[str, Any] | None:
+    """Return what the engine told last: state, detail, pid, wall_ms."""
+    path = home / ENGINE_FILE
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
