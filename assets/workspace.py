@@ -50,6 +50,8 @@ class UnitTask(BaseModel):
     code_fingerprint: str
     source: str
     allow_failed_gates: bool = False
+    trigger: str = "manual"
+    reason: str = ""
 
     @property
     def unit(self) -> Unit:

@@ -72,10 +72,22 @@ def log_model(
                 model_id=logged.model_id,
             ),
         )
+        _forget_scratch(Path(scratch, "model"), name)
         client.log_model_artifacts(logged.model_id, str(Path(scratch, "model")))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.artifact_location), str(logged.model_id)
+
+
+def _forget_scratch(model: Path, name: str) -> None:
+    """Take this disk's paths out of the MLmodel file; a model is loaded by relative ones."""
+    from mlflow.models import Model
+
+    described = Model.load(str(model))
+    described.artifact_path = name
+    for artifact in described.flavors["python_function"]["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    described.save(str(model / "MLmodel"))
 
 
 def _find_logged_model(

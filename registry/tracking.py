@@ -33,6 +33,8 @@ HOST_TAG = "tradewind.host"
 PID_TAG = "tradewind.pid"
 PROCESS_START_TAG = "tradewind.pid_started"
 CLOSED_TAG = "tradewind.closed_by"
+FIRST_TAGS = {COMMIT_TAG: "git_commits", "dagster_run_id": "dagster_run_ids"}
+"""Tags that keep what the first start said, and the tags that list every start's."""
 GIVEN_TAGS = ("data_fingerprint", "feature_version", "dagster_run_id", "family", "model_key")
 NOT_GIVEN = "none"
 BATCH_ROWS = 100  # MLflow's own limit on parameters and tags in one request
@@ -143,7 +145,7 @@ class Tracking:
         environment.check_reachable(self.uri, settings.registry)
         from mlflow import MlflowClient
 
-        with self.translated():
+        with environment.opening(settings), self.translated():
             self.client: MlflowClient = MlflowClient(self.uri, registry_uri=self.uri)
             self.experiment_id = self._ensure_experiment()
 
@@ -198,6 +200,44 @@ class Tracking:
             raise
         self._terminate(handle.run_id, "FINISHED")
 
+    def log_finished(
+        self,
+        name: str,
+        *,
+        run_id: str | None,
+        parent_run_id: str,
+        tags: Mapping[str, object],
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        started_ms: int,
+        ended_ms: int,
+        description: str,
+        done: Mapping[str, str] | None = None,
+    ) -> str:
+        """Log work that is already over as a run, in three requests; return the run's id.
+
+        ``run_id`` continues a run that an interrupted call had begun; ``done`` are tags that
+        appear with the figures, by which a whole one is told.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        all_tags = self._run_tags(parent_run_id, tags, description) | _owner_tags()
+        with self.translated():
+            run_id = (
+                run_id
+                or self.client.create_run(
+                    self.experiment_id, start_time=started_ms, tags=all_tags, run_name=name
+                ).info.run_id
+            )
+            self.client.log_batch(
+                run_id,
+                metrics=[Metric(key, float(v), ended_ms, 0) for key, v in metrics.items()],
+                params=[Param(key, str(v)) for key, v in params.items()],
+                tags=[RunTag(key, v) for key, v in (done or {}).items()],
+            )
+            self.client.set_terminated(run_id, "FINISHED", end_time=ended_ms)
+        return run_id
+
     def find_run(self, tags: Mapping[str, object]) -> str | None:
         """Return the id of the newest run that carries all ``tags``, for resuming it."""
         clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
@@ -209,6 +249,32 @@ class Tracking:
                 order_by=["attributes.start_time DESC"],
             )
         return runs[0].info.run_id if runs else None
+
+    def search(self, clause: str) -> list[Any]:
+        """Return every run of our experiment that ``clause`` (MLflow's filter) holds for."""
+        runs: list[Any] = []
+        token = None
+        with self.translated():
+            while True:
+                page = self.client.search_runs([self.experiment_id], clause, page_token=token)
+                runs.extend(page)
+                token = page.token
+                if not token:
+                    return runs
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Return a run's tags."""
+        with self.translated():
+            return dict(self.client.get_run(run_id).data.tags)
+
+    def run_metrics(self, run_id: str) -> dict[str, float]:
+        """Return the last value of each of a run's metrics."""
+        with self.translated():
+            return dict(self.client.get_run(run_id).data.metrics)
+
+    def end_again(self, run_id: str) -> None:
+        """Move the end of a finished run to now: work of another process belongs to it."""
+        self._terminate(run_id, "FINISHED")
 
     def close_orphans(self, *, older_than_s: float | None = None) -> list[str]:
         """Mark runs KILLED whose process is gone although they still say RUNNING.
@@ -222,7 +288,7 @@ class Tracking:
             The ids of the runs that were closed.
         """
         closed = []
-        for run in self._running_runs():
+        for run in self.search("attributes.status = 'RUNNING'"):
             if _is_orphan(run.data.tags, run.info.start_time, older_than_s):
                 RunHandle(self, run.info.run_id).set_tags({CLOSED_TAG: "close_orphans"})
                 self._terminate(run.info.run_id, "KILLED")
@@ -267,33 +333,22 @@ class Tracking:
     def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
         note = f"{name}: {tags['family']} {tags['model_key']}"
         tags = {NOTE_TAG: note, **tags, **_owner_tags()}
+        tags |= {listing: tags[first] for first, listing in FIRST_TAGS.items()}
         with self.translated():
             run = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
 
     def _reopen(self, handle: RunHandle, tags: Mapping[str, str]) -> None:
         with self.translated():
+            before = self.client.get_run(handle.run_id).data.tags
             self.client.update_run(handle.run_id, status="RUNNING")
         # What this call does not know must not erase what the first one did.
         known = {name: value for name, value in tags.items() if value != NOT_GIVEN}
-        handle.set_tags(known | _owner_tags())
+        handle.set_tags(_kept(before, known) | _owner_tags())
 
     def _terminate(self, run_id: str, status: str) -> None:
         with self.translated():
             self.client.set_terminated(run_id, status=status)
-
-    def _running_runs(self) -> list[Any]:
-        runs: list[Any] = []
-        token = None
-        with self.translated():
-            while True:
-                page = self.client.search_runs(
-                    [self.experiment_id], "attributes.status = 'RUNNING'", page_token=token
-                )
-                runs.extend(page)
-                token = page.token
-                if not token:
-                    return runs
 
 
 def require_name(name: str) -> str:
@@ -313,6 +368,23 @@ def require_name(name: str) -> str:
             "Use for example tradewind.lightgbm.BTCUSDT or tradewind.transformer.POOLED",
         )
     return name
+
+
+def _kept(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a later start: who began the work stays, who went on is listed."""
+    tags = dict(now)
+    for name, listing in FIRST_TAGS.items():
+        first = before.get(name, NOT_GIVEN)
+        if first == NOT_GIVEN or name not in now:
+            continue
+        tags[name] = first
+        tags[listing] = listed(before.get(listing, first), now[name])
+    return tags
+
+
+def listed(text: str, item: str) -> str:
+    """Return a list of words in a tag with ``item`` in it, once."""
+    return " ".join(dict.fromkeys([*text.split(), item]))
 
 
 def _owner_tags() -> dict[str, str]:

@@ -94,6 +94,7 @@ def register_bundle(
     input_example: Any,
     output_example: Any,
     description: str = "",
+    model_description: str = "",
     tags: Mapping[str, object] | None = None,
 ) -> RegisteredVersion:
     """Log the bundle in ``folder`` as an MLflow model of ``run_id`` and register it.
@@ -108,6 +109,8 @@ def register_bundle(
     input_example, output_example
         What the model takes and gives, as `registry.pyfunc_io.example_of` makes them; the
         signature is inferred from them.
+    description, model_description
+        Markdown on the page of the version, and on that of the registered model.
     tags
         Added to those read from the bundle's meta (which they override).
 
@@ -135,7 +138,7 @@ def register_bundle(
         source, model_id = log_model(
             tracking, folder, run_id, name, digest, (input_example, output_example)
         )
-        _ensure_registered_model(tracking, name)
+        _ensure_registered_model(tracking, name, model_description)
         created = tracking.client.create_model_version(
             name,
             source,
@@ -304,12 +307,17 @@ def _iso(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
-def _ensure_registered_model(tracking: Tracking, name: str) -> None:
+def _ensure_registered_model(tracking: Tracking, name: str, description: str) -> None:
     from mlflow.exceptions import MlflowException
 
     family, key = name.split(".")[1:]
     try:
-        tracking.client.create_registered_model(name, tags={"family": family, "key": key})
+        tracking.client.create_registered_model(
+            name, tags={"family": family, "key": key}, description=description or None
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        known = tracking.client.get_registered_model(name)
+        if description and not known.description:  # a person's own text stays
+            tracking.client.update_registered_model(name, description)

@@ -6,7 +6,7 @@ a step again with the same inputs changes nothing.
 
 from assets.steps.judge import Judgement, evaluate
 from assets.steps.release import Drift, Release, measure_drift, promote
-from assets.steps.train import EpochLog, Plan, fit, plan_retrain, prepare, walk_forward
+from assets.steps.train import EpochLog, Plan, RunLog, fit, plan_retrain, prepare, walk_forward
 
 __all__ = [
     "Drift",
@@ -14,6 +14,7 @@ __all__ = [
     "Judgement",
     "Plan",
     "Release",
+    "RunLog",
     "evaluate",
     "fit",
     "measure_drift",

@@ -7,8 +7,17 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from assets.steps.card import CARD_FILE, CardFacts, description, model_card, model_description
 from assets.steps.probe import probe_bundle
-from assets.steps.train import run_tags
+from assets.steps.record import (
+    CONTEXTS,
+    STAGE_TAG,
+    log_changed,
+    summarise,
+    unit_note,
+    unit_tags,
+    verdict_tags,
+)
 from assets.units import Unit
 from assets.workspace import UnitTask, Workspace, workspace
 from tradewind.errors import ErrorCode, TradewindError
@@ -18,13 +27,14 @@ from tradewind.settings import Settings
 if TYPE_CHECKING:
     from registry.tracking import Tracking
     from registry.versions import RegisteredVersion
-    from tradewind.models.base import FloatArray
+    from tradewind.models.base import FloatArray, Samples
     from tradewind.models.bundle import ModelBundle
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.evaluation import EvaluationReport
     from tradewind.models.gates import Gate, GateReport
     from tradewind.models.walk_forward import OutOfSample
 
+LOSS_SERIES = ("train_loss", "valid_loss", "valid_log_loss")
 SAME = 1e-9
 """How far a clean process's answer may be from this one's: the same code and bytes."""
 
@@ -40,6 +50,8 @@ class Judgement:
     gates: list[dict[str, Any]]
     metrics: dict[str, float | None]
     pictures: list[str]
+    run_url: str | None = None
+    version_url: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -52,10 +64,11 @@ def evaluate(settings: Settings, task: UnitTask) -> Judgement:
     Running it again gives the same version: the bundle that a first run saved is read, and
     the registry knows it by its digest.
     """
-    from registry.tracking import Tracking
+    from registry.links import run_url, version_url
+    from registry.tracking import NOTE_TAG, Tracking
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.evaluation import evaluate as measure
-    from tradewind.models.pictures import save_pictures
+    from tradewind.models.pictures import save_loss_curve, save_pictures
 
     work = workspace(settings, task)
     with work.locked("judge"):
@@ -71,13 +84,40 @@ def evaluate(settings: Settings, task: UnitTask) -> Judgement:
         gates = _gates(settings, task, tracking, training_set, bundle, report, work)
         metrics = report.metrics()
         run_id = str(json.loads(work.tracking_run.read_text(encoding="utf-8"))["run_id"])
-        with tracking.start_run(task.unit.name, run_id=run_id, tags=run_tags(task)) as run:
-            run.log_metrics({name: value for name, value in metrics.items() if value is not None})
-            run.set_tags({"gates": _verdict(gates), "gate_reasons": json.dumps(gates.reasons)})
+        page = run_url(settings, tracking.experiment_id, run_id)
+        with tracking.start_run(
+            task.unit.name, run_id=run_id, tags=unit_tags(settings, task)
+        ) as run:
+            loss = save_loss_curve(_losses(tracking, run_id), work.pictures)
+            pictures += [loss] if loss else []
+            logged = metrics | report.symbol_metrics()
+            log_changed(run, logged)
+            run.log_params({"calibrator": bundle.calibrator.kind})
+            facts = CardFacts(
+                settings=settings,
+                task=task,
+                meta=bundle.meta,
+                gates=gates,
+                metrics=logged,
+                slices=_slices(settings, training_set, task.key),
+                calibrator=bundle.calibrator.kind,
+                run_id=run_id,
+                run_page=page,
+            )
+            card = model_card(facts)
+            run.log_text(card, CARD_FILE)
             run.log_artifact(work.report, "evaluation")
-            for picture in pictures:
-                run.log_artifact(picture, "pictures")
-            version = _register(settings, tracking, task, work, bundle, training_set, gates, run_id)
+            run.log_artifact(work.pictures, "pictures")
+            version = _register(settings, tracking, facts, work, bundle, training_set, card)
+            run.set_tags(
+                {
+                    **verdict_tags(gates),
+                    STAGE_TAG: "judged",
+                    "version": version.label,
+                    NOTE_TAG: unit_note(settings, task, gates, metrics, version),
+                }
+            )
+        summarise(settings, tracking, task.parent_run_id)
     return Judgement(
         name=version.name,
         version=version.version,
@@ -86,6 +126,8 @@ def evaluate(settings: Settings, task: UnitTask) -> Judgement:
         gates=[asdict(gate) for gate in gates.gates],
         metrics=metrics,
         pictures=[str(path) for path in pictures],
+        run_url=page,
+        version_url=version_url(settings, version.name, version.version),
     )
 
 
@@ -238,24 +280,21 @@ def _clean_process_gates(
     ]
 
 
-def _verdict(gates: GateReport) -> str:
-    return "passed" if gates.passed else "failed"
-
-
 def _register(
     settings: Settings,
     tracking: Tracking,
-    task: UnitTask,
+    facts: CardFacts,
     work: Workspace,
     bundle: ModelBundle,
     training_set: TrainingSet,
-    gates: GateReport,
-    run_id: str,
+    card: str,
 ) -> RegisteredVersion:
+    from registry.names import span_text
     from registry.pyfunc_io import example_of
     from registry.versions import register_bundle
     from tradewind.models.training import rows_of
 
+    task, meta = facts.task, bundle.meta
     given, answer = example_of(
         bundle,
         rows_of(training_set.samples, task.key),
@@ -264,45 +303,47 @@ def _register(
     return register_bundle(
         tracking,
         work.bundle,
-        run_id=run_id,
+        run_id=facts.run_id,
         name=task.unit.name,
         input_example=given,
         output_example=answer,
-        description=_model_card(bundle, gates, task),
+        description=description(card),
+        model_description=model_description(meta),
         tags={
-            "gates": _verdict(gates),
-            "gate_reasons": json.dumps(gates.reasons),
+            **verdict_tags(facts.gates),
             "git_commit": task.git_commit,
             "dagster_run_id": task.dagster_run_id,
             "source": task.source,
+            "profile": settings.profile.value,
+            "calibrator": facts.calibrator,
+            "trigger": task.trigger,
+            "reason": task.reason or "none",
+            "train_span": span_text(meta.train_start_ms, meta.train_end_ms),
+            "data_span": span_text(training_set.start_ms, training_set.end_ms),
         },
     )
 
 
-def _model_card(bundle: ModelBundle, gates: GateReport, task: UnitTask) -> str:
-    """Return what a person should know before using the version, as Markdown."""
-    from datetime import UTC, datetime
+def _losses(tracking: Tracking, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the series of each loss that the fit logged, by epoch."""
+    with tracking.translated():
+        histories = {name: tracking.client.get_metric_history(run_id, name) for name in LOSS_SERIES}
+    return {
+        name: sorted({point.step: point.value for point in points if point.step}.items())
+        for name, points in histories.items()
+        if points
+    }
 
-    def day(ms: int) -> str:
-        return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
 
-    meta = bundle.meta
-    shown = ("auc", "log_loss", "base_rate_log_loss", "brier", "ece", "wf_auc", "wf_ece")
-    figures = [f"- {name}: {meta.metrics[name]:.4f}" for name in shown if name in meta.metrics]
-    verdicts = [f"- {'✓' if gate.passed else '✗'} {gate.name}: {gate.text}" for gate in gates.gates]
-    return "\n".join(
-        [
-            f"**{meta.family}** for {', '.join(meta.symbols)}: probability that the close "
-            f"{meta.horizon} bars of {meta.timeframe} ahead is higher.",
-            f"Weights saw {day(meta.train_start_ms)} to {day(meta.train_end_ms)}; evidence ends "
-            f"{day(meta.data_end_ms)}. Bars: {task.source}. Seed {meta.seed}.",
-            "",
-            "Figures on rows it never saw:",
-            *figures,
-            "",
-            f"Gates {_verdict(gates)}:",
-            *verdicts,
-            "",
-            "Historical figures promise nothing; for paper trading.",
-        ]
+def _slices(settings: Settings, training_set: TrainingSet, key: str) -> dict[str, Samples]:
+    """Return the rows of each role, as the fit cut them."""
+    from tradewind.models.splits import time_split
+    from tradewind.models.training import rows_of
+
+    samples = rows_of(training_set.samples, key)
+    split = time_split(
+        samples.ts,
+        horizon_ms=settings.training.horizon * settings.market.timeframe_ms,
+        shares=settings.training.split,
     )
+    return {role: samples.subset(getattr(split, name)) for name, role in CONTEXTS.items()}

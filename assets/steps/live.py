@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import MS_PER_DAY, Settings
 
 if TYPE_CHECKING:
+    from registry.versions import RegisteredVersion
     from tradewind.models.base import Samples
     from tradewind.models.bundle import ModelBundle
 
@@ -77,7 +79,8 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.metrics import classification_metrics
     from tradewind.models.thinning import judged_rows
 
-    label, bundle = _champion(settings, unit)
+    champion, bundle = _champion(settings, unit)
+    label = champion.label
     samples = _recent(settings, clock, unit, days=settings.training.days_back)
     newer = samples.subset(samples.ts >= bundle.meta.data_end_ms)
     fresh = judged_rows(settings, unit.family, newer)
@@ -86,16 +89,14 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     forecast = bundle.predict(fresh, n_samples=settings.training.judge_passes)
     metrics = classification_metrics(forecast.p_up, fresh.y_up)
     base = classification_metrics(0 * fresh.y_up + bundle.meta.base_rate, fresh.y_up)
-    return Live(
-        label,
-        len(fresh),
-        {
-            "rows": len(fresh),
-            **metrics,
-            "base_rate_log_loss": base["log_loss"],
-            "base_rate_brier": base["brier"],
-        },
-    )
+    figures = {
+        "rows": len(fresh),
+        **metrics,
+        "log_loss_base_rate": base["log_loss"],
+        "brier_base_rate": base["brier"],
+    }
+    _log(settings, unit, champion, fresh, figures)
+    return Live(label, len(fresh), figures)
 
 
 def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
@@ -103,7 +104,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
 
-    label, bundle = _champion(settings, unit)
+    champion, bundle = _champion(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
     since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
     recent = samples.subset(samples.ts >= since_ms)
@@ -112,10 +113,55 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )
-    return Live(label, len(recent), {"status": report.status, **report.to_metrics()})
+    return Live(champion.label, len(recent), {"status": report.status, **report.to_metrics()})
 
 
-def _champion(settings: Settings, unit: Unit) -> tuple[str, ModelBundle]:
+def _log(
+    settings: Settings,
+    unit: Unit,
+    champion: RegisteredVersion,
+    rows: Samples,
+    figures: Mapping[str, float],
+) -> None:
+    """Log a look at a champion as a run nested in the one that made it, once per rows."""
+    from registry.names import evaluation_name, span_text
+    from registry.tracking import Tracking
+
+    tracking = Tracking(settings)
+    start, end = int(rows.ts.min()), int(rows.ts.max())
+    identity = {
+        "kind": "evaluation",
+        "version": champion.label,
+        "data_span": span_text(start, end),
+        "judged_rows": len(rows),
+    }
+    if tracking.find_run({**identity, "stage": "judged"}) is not None:
+        return
+    now_ms = time.time_ns() // 1_000_000
+    tracking.log_finished(
+        evaluation_name(unit.family, unit.key, champion.version, start, end),
+        run_id=tracking.find_run(identity),
+        parent_run_id=champion.run_id,
+        tags={
+            **identity,
+            "family": unit.family,
+            "model_key": unit.key,
+            "symbols": " ".join(unit_symbols(settings, unit)),
+            "profile": settings.profile.value,
+            "feature_version": champion.tags.get("feature_version", "none"),
+        },
+        params={"version": champion.label},
+        metrics=figures,
+        started_ms=now_ms,
+        ended_ms=now_ms,
+        description=f"{champion.label} on {len(rows)} rows newer than its data: auc "
+        f"{figures['auc']:.4f}, log_loss {figures['log_loss']:.4f} (base rate "
+        f"{figures['log_loss_base_rate']:.4f}).",
+        done={"stage": "judged"},
+    )
+
+
+def _champion(settings: Settings, unit: Unit) -> tuple[RegisteredVersion, ModelBundle]:
     from registry.tracking import Tracking
     from registry.versions import fetch_bundle, find_alias
     from tradewind.models.bundle import ModelBundle
@@ -131,7 +177,7 @@ def _champion(settings: Settings, unit: Unit) -> tuple[str, ModelBundle]:
     folder = fetch_bundle(
         tracking, found.name, version=found.version, cache_dir=settings.home / "models"
     )
-    return f"{found.name}/{found.version}", ModelBundle.load(folder)
+    return found, ModelBundle.load(folder)
 
 
 def _recent(settings: Settings, clock: Clock, unit: Unit, *, days: int) -> Samples:

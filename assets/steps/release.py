@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from assets.steps.judge import Judgement
-from assets.steps.train import run_tags
+from assets.steps.record import STAGE_TAG, log_changed, summarise, unit_tags
 from assets.workspace import UnitTask, workspace
 from tradewind.settings import MS_PER_DAY, Settings
 
@@ -60,8 +60,9 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
         samples.subset(before), recent, work.root / "drift.html", seed=task.seed
     )
     run_id = str(json.loads(work.tracking_run.read_text(encoding="utf-8"))["run_id"])
-    with Tracking(settings).start_run(task.unit.name, run_id=run_id, tags=run_tags(task)) as run:
-        run.log_metrics({"psi_worst": report.worst_psi, "psi_prediction": report.prediction_psi})
+    tags = {**unit_tags(settings, task), "drift": report.status}
+    with Tracking(settings).start_run(task.unit.name, run_id=run_id, tags=tags) as run:
+        log_changed(run, {"psi_worst": report.worst_psi, "psi_prediction": report.prediction_psi})
         run.log_artifact(html, "drift")
     return Drift(
         status=report.status,
@@ -80,7 +81,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
 def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
     """Move the alias of a version, after reading its gates again from the registry."""
     from registry.aliases import promote_candidate
-    from registry.tracking import Tracking
+    from registry.tracking import RunHandle, Tracking
     from registry.versions import get_version
 
     tracking = Tracking(settings)
@@ -96,6 +97,10 @@ def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
         allow_failed=task.allow_failed_gates,
     )
     alias = None if change is None else change.alias
+    RunHandle(tracking, judged.run_id).set_tags(
+        {STAGE_TAG: "promoted" if alias else "judged", "alias": alias or "none"}
+    )
+    summarise(settings, tracking, task.parent_run_id)
     label = f"{judged.name}/{judged.version}"
     if alias is None:
         text = f"{label} is not promoted: {'; '.join(reasons)}"

@@ -5,10 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assets.steps.record import (
+    CONTEXTS,
+    RETRAINS_TAG,
+    STAGE_TAG,
+    log_changed,
+    place,
+    retrain_params,
+    slices_of,
+    unit_params,
+    unit_tags,
+    walked_slice,
+)
 from assets.units import Unit, plan_units, unit_symbols
 from assets.workspace import UnitTask, Workspace, code_fingerprint, in_use, workspace
 from tradewind.clock import Clock
@@ -18,8 +31,10 @@ from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from tradewind.market.store import BarStore
+    from tradewind.models.base import FitReport
 
 EpochLog = Callable[[int, Mapping[str, float]], None]
+RunLog = Callable[[str, str | None], None]
 KEEP_WORK = 3
 UNREADABLE = "unreadable"
 
@@ -44,8 +59,13 @@ def plan_retrain(
     seed: int | None = None,
     dagster_run_id: str = "none",
     allow_failed_gates: bool = False,
+    trigger: str = "manual",
+    reason: str = "",
 ) -> Plan:
     """Settle what a retraining will do, and open its tracking run.
+
+    ``trigger`` says what asked for it (manual, schedule, a sensor's name), ``reason`` why, in
+    words; both are tags of every run that comes of it.
 
     Raises
     ------
@@ -53,6 +73,7 @@ def plan_retrain(
         ``unknown_symbol`` / ``bad_input`` for a wrong choice, ``no_bars`` for an empty
         store, ``tracking_unreachable``.
     """
+    from registry.names import minute, relocatable, retrain_name
     from registry.tracking import Tracking, git_commit
     from tradewind.clock import last_closed_bar
     from tradewind.features.definitions import feature_version
@@ -67,6 +88,8 @@ def plan_retrain(
         "git_commit": git_commit(),
         "code_fingerprint": code_fingerprint(),
         "dagster_run_id": dagster_run_id,
+        "trigger": trigger,
+        "reason": reason,
     }
     choices = {
         "days_back": days_back or settings.training.days_back,
@@ -74,23 +97,33 @@ def plan_retrain(
         "seed": settings.training.seed if seed is None else seed,
     }
     active = active_set(settings)
-    source = "none" if active is None else active.source_name
+    source = "none" if active is None else relocatable(active.source_name)
     prints = {unit: _fingerprint(settings, store, unit, until_ms) for unit in units}
     seen = sorted(set(prints.values()))
     combined = seen[0] if len(seen) == 1 else hashlib.sha256("|".join(seen).encode()).hexdigest()
     tracking = Tracking(settings)
     tracking.close_orphans(older_than_s=24 * 3600)
     with tracking.start_run(
-        f"retrain {_day(until_ms)}",
+        retrain_name(time.time_ns() // 1_000_000, len(units)),
         tags={
             **common,
             "kind": "retrain",
+            "reason": reason or "none",
+            STAGE_TAG: "planned",
+            "units": len(units),
+            "symbols": " ".join(_all_symbols(settings, units)),
+            "profile": settings.profile.value,
+            "data_until": f"until {minute(until_ms)} UTC",
             "family": " ".join(dict.fromkeys(unit.family for unit in units)),
             "model_key": " ".join(dict.fromkeys(unit.key for unit in units)),
             "data_fingerprint": combined,
             "source": source,
         },
-        params={**choices, "units": " ".join(unit.name for unit in units)},
+        params={
+            **retrain_params(settings, choices),
+            "units": " ".join(unit.name for unit in units),
+        },
+        description=f"Planned: {', '.join(unit.name for unit in units)}. {reason}",
     ) as run:
         parent = run.run_id
     tasks = tuple(
@@ -139,8 +172,21 @@ def prepare(settings: Settings, task: UnitTask) -> dict[str, float | str]:
     }
 
 
-def fit(settings: Settings, task: UnitTask, log: EpochLog | None = None) -> dict[str, float]:
-    """Fit a unit, resuming where a killed fit stopped; epochs go to the tracker as they end."""
+def fit(
+    settings: Settings,
+    task: UnitTask,
+    log: EpochLog | None = None,
+    on_run: RunLog | None = None,
+) -> dict[str, float | str]:
+    """Fit a unit, resuming where a killed fit stopped; epochs go to the tracker as they end.
+
+    ``on_run`` is told the tracking run's id, and its page where known, before the first epoch.
+
+    The result holds ``mlflow_url``, the run's page, where its address is known.
+    """
+    from registry.datasets import log_datasets
+    from registry.links import run_url
+    from registry.names import span_text, unit_name
     from registry.tracking import Tracking
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.training import fit_candidate
@@ -148,14 +194,24 @@ def fit(settings: Settings, task: UnitTask, log: EpochLog | None = None) -> dict
     work = workspace(settings, task)
     tracking = Tracking(settings)
     training_set = TrainingSet.load(work.training_set)
+    known = _known_run(work)
+    parent, retrains = place(tracking, known, task)
+    started = time.monotonic()
     with tracking.start_run(
-        f"{task.unit.name} {_day(task.until_ms)}",
-        parent_run_id=task.parent_run_id,
-        run_id=_known_run(work),
-        tags=run_tags(task),
-        params={"days_back": task.days_back, "epochs": task.epochs, "seed": task.seed},
+        unit_name(task.family, task.key),
+        parent_run_id=parent,
+        run_id=known,
+        tags={
+            **unit_tags(settings, task),
+            RETRAINS_TAG: retrains,
+            "data_span": span_text(training_set.start_ms, training_set.end_ms),
+        },
+        params=unit_params(settings, task),
     ) as run:
         write_json(work.tracking_run, {"run_id": run.run_id})
+        url = run_url(settings, tracking.experiment_id, run.run_id)
+        if on_run is not None:
+            on_run(run.run_id, url)
 
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             run.log_metrics(dict(metrics), step=epoch)
@@ -173,45 +229,65 @@ def fit(settings: Settings, task: UnitTask, log: EpochLog | None = None) -> dict
                 workdir=work.root,
                 on_epoch=on_epoch,
             )
+        if not outcome.reused:
+            seconds = round(time.monotonic() - started, 3)
+            log_changed(run, {**_best(outcome.report), "fit_seconds": seconds})
+            run.set_tags({STAGE_TAG: "fitted"})
+        parts = {name: outcome.slice(name) for name in CONTEXTS}
+        log_datasets(run, slices_of(settings, task, training_set, parts))
     return {
         "epochs": outcome.report.epochs,
         "best_epoch": outcome.report.best_epoch,
         **outcome.report.metrics,
+        **({"mlflow_url": url} if url else {}),
     }
 
 
 def walk_forward(settings: Settings, task: UnitTask, log: EpochLog | None = None) -> int:
-    """Emulate the past retrainings of a unit; returns the out-of-sample rows."""
+    """Emulate the past retrainings of a unit; returns the out-of-sample rows.
+
+    Each fold is a run nested in the unit's; one that was logged before is not logged again.
+    """
+    from registry.datasets import log_datasets
+    from registry.folds import FoldLog
+    from registry.names import unit_name
+    from registry.tracking import Tracking
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.walk_forward import run_walk_forward
 
     work = workspace(settings, task)
-    with work.locked("walk_forward"):
+    training_set = TrainingSet.load(work.training_set)
+    tracking, tags = Tracking(settings), unit_tags(settings, task)
+    with (
+        work.locked("walk_forward"),
+        tracking.start_run(
+            unit_name(task.family, task.key), run_id=_known_run(work), tags=tags
+        ) as run,
+    ):
         result = run_walk_forward(
             settings,
-            TrainingSet.load(work.training_set),
+            training_set,
             task.family,
             task.key,
             workdir=work.root,
             on_fold=log,
+            on_result=FoldLog(tracking, run.run_id, tags),
             epochs=task.epochs,
             seed=task.seed,
         )
+        log_datasets(run, [walked_slice(settings, task, training_set, result)])
     return len(result.ts)
 
 
-def run_tags(task: UnitTask) -> dict[str, str]:
-    """Return the tags that make a run traceable."""
-    return {
-        "kind": "candidate",
-        "family": task.family,
-        "model_key": task.key,
-        "data_fingerprint": task.data_fingerprint,
-        "feature_version": task.feature_version,
-        "git_commit": task.git_commit,
-        "dagster_run_id": task.dagster_run_id,
-        "source": task.source,
-    }
+def _best(report: FitReport) -> dict[str, float]:
+    """Return the figures at the best epoch: a series shows the last one only."""
+    best = {"best_epoch": float(report.best_epoch)}
+    loss = report.metrics.get("valid_log_loss")
+    return best if loss is None else {**best, "best_valid_log_loss": loss}
+
+
+def _all_symbols(settings: Settings, units: Sequence[Unit]) -> list[str]:
+    return list(dict.fromkeys(name for unit in units for name in unit_symbols(settings, unit)))
 
 
 def _fingerprint(settings: Settings, store: BarStore, unit: Unit, until_ms: int) -> str:
@@ -245,9 +321,3 @@ def _forget_old_work(work: Workspace) -> None:
     for path in others[KEEP_WORK - 1 :]:
         if not in_use(path):
             shutil.rmtree(path)
-
-
-def _day(ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d")

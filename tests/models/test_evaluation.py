@@ -21,7 +21,8 @@ from tradewind.models.bundle import BundleMeta, ModelBundle
 from tradewind.models.dataset import TrainingSet, build_training_set
 from tradewind.models.evaluation import EvaluationReport, calibrate_candidate, evaluate
 from tradewind.models.gates import GATE_NAMES, Gate, GateReport, check_gates
-from tradewind.models.pictures import save_pictures
+from tradewind.models.metric_table import known
+from tradewind.models.pictures import save_loss_curve, save_pictures
 from tradewind.models.training import fit_candidate
 from tradewind.models.walk_forward import pool, run_walk_forward
 from tradewind.settings import Settings, load_settings
@@ -120,10 +121,10 @@ def test_a_planted_signal_is_found_with_its_baselines_and_pictures(
 ) -> None:
     figures = report.figures
     assert figures["auc_low"] > 0.65
-    assert figures["log_loss"] < figures["base_rate_log_loss"]
+    assert figures["log_loss"] < figures["log_loss_base_rate"]
     assert figures["log_loss_minus_base_rate_high"] < 0
-    assert figures["logistic_auc"] > 0.65
-    assert figures["base_rate_auc"] == 0.5
+    assert figures["auc_logistic"] > 0.65
+    assert figures["auc_base_rate"] == 0.5
     assert set(figures["per_symbol"]) == set(report.test.symbols)
     assert len(figures["error_by_uncertainty_decile"]) == 10
     json.dumps(report.to_json(), allow_nan=False)
@@ -132,6 +133,21 @@ def test_a_planted_signal_is_found_with_its_baselines_and_pictures(
     pictures = save_pictures(report, tmp_path / "pictures")
     assert {path.stem for path in pictures} >= {"reliability", "roc", "equity", "folds"}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures)
+
+
+def test_every_figure_that_a_run_logs_is_in_the_table(report: EvaluationReport) -> None:
+    logged = report.metrics() | report.symbol_metrics()
+    assert [name for name in logged if not known(name)] == []
+    assert "wf_log_loss_base_rate" in logged
+    assert {name.split("/")[0] for name in report.symbol_metrics()} == set(report.test.symbols)
+
+
+def test_losses_become_a_picture_and_trees_have_none(tmp_path: Path) -> None:
+    series = {"train_loss": [(1, 1.5), (2, 1.4)], "valid_loss": [(1, 1.6), (2, 1.55)]}
+    picture = save_loss_curve(series, tmp_path)
+    assert picture == tmp_path / "loss.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert save_loss_curve({"valid_log_loss": [(1, 0.7)]}, tmp_path / "trees") is None
 
 
 def test_walk_forward_never_trains_on_what_it_predicts_and_is_stored(

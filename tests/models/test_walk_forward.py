@@ -14,8 +14,15 @@ from tradewind.contracts import POOLED
 from tradewind.errors import TradewindError
 from tradewind.models.base import IntArray
 from tradewind.models.dataset import TrainingSet
+from tradewind.models.metric_table import known
 from tradewind.models.splits import Fold
-from tradewind.models.walk_forward import OutOfSample, plan_folds, pool, run_walk_forward
+from tradewind.models.walk_forward import (
+    FoldResult,
+    OutOfSample,
+    plan_folds,
+    pool,
+    run_walk_forward,
+)
 from tradewind.settings import MS_PER_DAY, Settings
 
 STEP = 900_000
@@ -82,7 +89,32 @@ def test_a_lost_or_torn_fold_is_run_again_to_the_same_end(small: Settings, tmp_p
     again = _run(small, tmp_path)
     assert np.array_equal(whole.p_up, again.p_up)
     assert np.array_equal(whole.ts, again.ts)
-    assert [path.name for path in sorted((tmp_path / "folds").iterdir())] == [f.name for f in files]
+    left = {path.name for path in (tmp_path / "folds").iterdir()}
+    assert left == {file.with_suffix(end).name for file in files for end in (".npz", ".json")}
+
+
+def test_a_fold_tells_what_it_was_and_a_stored_one_tells_the_same(
+    small: Settings, tmp_path: Path
+) -> None:
+    found: list[FoldResult] = []
+    for _ in range(2):
+        run_walk_forward(
+            small,
+            _training_set(),
+            "lightgbm",
+            POOLED,
+            workdir=tmp_path,
+            on_result=found.append,
+        )
+    first, second, *stored = found
+    assert [first, second] == stored
+    assert (first.number, second.number) == (1, 2)
+    assert first.spans["fit"][1] < first.spans["valid"][0]
+    assert first.spans["test"][1] < second.spans["test"][0]
+    assert first.rows["test"] == first.metrics["rows"]
+    assert {"auc", "log_loss", "brier", "ece"} <= first.metrics.keys()
+    assert first.seconds > 0
+    assert all(known(name) for name in first.metrics)
 
 
 def test_other_inputs_are_other_folds(small: Settings, tmp_path: Path) -> None:

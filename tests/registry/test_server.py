@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,11 +27,18 @@ START_LIMIT_S = 90
 
 @pytest.fixture
 def server(tmp_path: Path, empty_database: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    database = tmp_path / "server.db"
+    database.write_bytes(empty_database.read_bytes())
+    with serve(database, tmp_path) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def serve(database: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve a SQLite store on loopback; what it logs and keeps lies in ``tmp_path``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    database = tmp_path / "server.db"
-    database.write_bytes(empty_database.read_bytes())
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),

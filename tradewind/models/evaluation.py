@@ -72,11 +72,21 @@ class EvaluationReport:
         return clean
 
     def metrics(self) -> dict[str, float | None]:
-        """Return the flat figures that a run logs, by the names used everywhere."""
+        """Return the flat figures that a run logs, by the names of `metric_table`."""
+        return _numbers(self.to_json())
+
+    def symbol_metrics(self) -> dict[str, float | None]:
+        """Return the figures of each symbol of a pooled model as ``SYMBOL/name``.
+
+        Empty for a model of one symbol, whose own figures they would repeat.
+        """
+        found: dict[str, dict[str, Any]] = self.to_json()["per_symbol"]
+        if len(found) < 2:
+            return {}
         return {
-            name: value
-            for name, value in self.to_json().items()
-            if value is None or isinstance(value, (int, float))
+            f"{symbol}/{name}": value
+            for symbol, figures in found.items()
+            for name, value in _numbers(figures).items()
         }
 
 
@@ -241,7 +251,7 @@ def _against_baselines(
     loss = m.row_log_loss(p, rows.y_up)
     for name, other in baselines.items():
         for metric, value in m.classification_metrics(other, rows.y_up).items():
-            figures[f"{name}_{metric}"] = value
+            figures[f"{metric}_{name}"] = value
         gain = drawn.paired(loss, m.row_log_loss(other, rows.y_up))
         figures |= gain.named(f"log_loss_minus_{name}")
     return figures
@@ -258,7 +268,7 @@ def _per_symbol(
         figures["rows"] = len(part)
         for name, other in baselines.items():
             for metric in ("auc", "log_loss", "brier"):
-                figures[f"{name}_{metric}"] = getattr(m, metric)(other[mask], part.y_up)
+                figures[f"{metric}_{name}"] = getattr(m, metric)(other[mask], part.y_up)
         found[rows.symbols[int(code)]] = figures
     return found
 
@@ -277,7 +287,7 @@ def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str
         "ece_perfect_overlapping": m.perfect_ece_overlapping(
             rows.p_up, rows.ts, rows.symbol, horizon=reach, bins=bins
         ),
-        "base_rate_log_loss": m.log_loss(rows.base_rate, rows.y),
+        "log_loss_base_rate": m.log_loss(rows.base_rate, rows.y),
         **gain.named("log_loss_minus_base_rate"),
         **trading.metrics,
     }
@@ -294,6 +304,14 @@ def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str
         for own in [rows.fold == number]
     ]
     return figures
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        name: value
+        for name, value in figures.items()
+        if value is None or isinstance(value, (int, float))
+    }
 
 
 def _json(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ MODEL_COLOUR = "#1f6f8b"
 OTHER_COLOUR = "#c0563b"
 THIRD_COLOUR = "#7a9e3f"
 GUIDE_COLOUR = "#888888"
+COLOURS = (MODEL_COLOUR, OTHER_COLOUR, THIRD_COLOUR)
 
 
 def save_pictures(report: EvaluationReport, folder: Path) -> list[Path]:
@@ -38,8 +39,32 @@ def save_pictures(report: EvaluationReport, folder: Path) -> list[Path]:
     return [_save(folder / f"{name}.png", paint, report) for name, paint in painters.items()]
 
 
+def save_loss_curve(series: Mapping[str, Sequence[tuple[int, float]]], folder: Path) -> Path | None:
+    """Write ``loss.png`` from losses by epoch; None for a family that has no epochs of loss."""
+    from matplotlib.ticker import MaxNLocator
+
+    if "train_loss" not in series:
+        return None
+
+    def paint(axes: Axes, _: EvaluationReport | None) -> None:
+        for (name, points), colour in zip(series.items(), COLOURS, strict=False):
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, "o-", markersize=3, color=colour, label=name)
+        best, least = min(series["valid_loss"], key=lambda point: point[1])
+        axes.axvline(best, color=GUIDE_COLOUR, linestyle="--", label=f"kept: epoch {best}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(
+            xlabel="epoch",
+            ylabel="loss (direction in nats + return's NLL)",
+            title=f"Loss by epoch: validation at best {least:.4f}",
+        )
+        axes.legend()
+
+    return _save(folder / "loss.png", paint, None)
+
+
 def _save(
-    target: Path, paint: Callable[[Axes, EvaluationReport], None], report: EvaluationReport
+    target: Path, paint: Callable[[Axes, Any], None], report: EvaluationReport | None
 ) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,6 +88,8 @@ def _reliability(axes: Axes, report: EvaluationReport) -> None:
     )
     error = np.sqrt(realised * (1 - realised) / rows)
     axes.plot(stated, stated, color=GUIDE_COLOUR, linestyle="--", label="perfect")
+    rate = float(np.average(realised, weights=rows))
+    axes.axhline(rate, color=THIRD_COLOUR, linestyle=":", label=f"base rate {rate:.3f}")
     axes.errorbar(
         stated,
         realised,
@@ -105,8 +132,18 @@ def _risk_coverage(axes: Axes, report: EvaluationReport) -> None:
     error = np.abs(report.test.fwd_ret - report.forecast.mu) * 1e4
     coverage, risk = m.risk_coverage(report.forecast.uncertainty, error)
     start = max(1, len(risk) // 50)  # the mean of a handful of rows is noise
+    _, squares = m.risk_coverage(report.forecast.uncertainty, error**2)
+    spread = np.sqrt(np.maximum(squares - risk**2, 0) / np.arange(1, len(risk) + 1))
     axes.plot(
         coverage[start:], risk[start:], color=MODEL_COLOUR, label="most certain rows kept first"
+    )
+    axes.fill_between(
+        coverage[start:],
+        (risk - spread)[start:],
+        (risk + spread)[start:],
+        color=MODEL_COLOUR,
+        alpha=0.2,
+        label="± 1 se of independent rows",
     )
     axes.axhline(risk[-1], color=GUIDE_COLOUR, linestyle="--", label="all rows")
     axes.set(
@@ -133,6 +170,7 @@ def _equity(axes: Axes, report: EvaluationReport) -> None:
     )
     axes.axhline(0, color=GUIDE_COLOUR, linestyle="--", label="no trade")
     axes.set(
+        xlabel="UTC day",
         ylabel="return on equal capital a symbol (%)",
         title=f"Equity, {what}: Sharpe {trading.metrics['sharpe']:.2f}, "
         f"{trading.metrics['trades']:.0f} trades, "
@@ -146,18 +184,23 @@ def _importance(axes: Axes, report: EvaluationReport) -> None:
     top = sorted(report.importance.items(), key=lambda item: item[1])[-20:]
     axes.barh([name for name, _ in top], [value for _, value in top], color=MODEL_COLOUR)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlabel="share of gain", title="Feature importance")
+    axes.set(
+        xlabel="share of the direction boosters' gain",
+        ylabel="feature",
+        title=f"Feature importance: the first {len(top)} of {len(report.importance)}",
+    )
 
 
 def _folds(axes: Axes, report: EvaluationReport) -> None:
     folds: list[dict[str, Any]] = report.figures["wf_folds"]
-    days = _dates([fold["start_ms"] for fold in folds])
+    days = [str(day)[:10] for day in _dates([fold["start_ms"] for fold in folds])]
     axes.plot(days, [fold["auc"] for fold in folds], "o-", color=MODEL_COLOUR, label="AUC")
     axes.plot(
         days, [fold["accuracy"] for fold in folds], "s-", color=OTHER_COLOUR, label="accuracy"
     )
-    axes.axhline(0.5, color=GUIDE_COLOUR, linestyle="--")
+    axes.axhline(0.5, color=GUIDE_COLOUR, linestyle="--", label="coin flip")
     axes.set(
+        xlabel="first day of the fold (UTC)",
         ylabel="AUC, accuracy",
         title=f"Walk-forward folds: pooled AUC {report.figures['wf_auc']:.4f} "
         f"[{report.figures['wf_auc_low']:.4f}, {report.figures['wf_auc_high']:.4f}]",

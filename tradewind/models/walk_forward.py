@@ -10,15 +10,17 @@ import hashlib
 import io
 import json
 import shutil
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.files import write_bytes
+from tradewind.files import write_bytes, write_json
 from tradewind.models import metrics as m
 from tradewind.models.base import EpochHook, FloatArray, IntArray, Samples
 from tradewind.models.bundle import row_seeds
@@ -30,7 +32,7 @@ from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
-REVISION = 3
+REVISION = 4
 """Raised when what a fold stores, or how it is made, changes."""
 
 
@@ -57,6 +59,26 @@ class OutOfSample:
     fold: IntArray
 
 
+@dataclass(frozen=True)
+class FoldResult:
+    """A finished fold, for those who record it.
+
+    ``token`` names all that decided it; ``spans`` holds the first and last bar's open (ms)
+    and ``rows`` the row count of fit, valid, calib and test; ``metrics`` are of the test
+    rows, by the names of `metric_table`; ``seconds`` is what the fold took.
+    """
+
+    number: int
+    token: str
+    spans: dict[str, tuple[int, int]]
+    rows: dict[str, int]
+    metrics: dict[str, float]
+    started_ms: int
+    seconds: float
+
+
+FoldHook = Callable[[FoldResult], None]
+
 ARRAYS = tuple(item.name for item in fields(OutOfSample) if item.name != "symbols")
 
 
@@ -68,13 +90,15 @@ def run_walk_forward(
     *,
     workdir: Path,
     on_fold: EpochHook | None = None,
+    on_result: FoldHook | None = None,
     epochs: int | None = None,
     seed: int | None = None,
 ) -> OutOfSample:
     """Return out-of-sample predictions over the newest folds of the training set.
 
-    Deep families use fewer, longer folds over the same test span, so that every family is
-    judged on the same days.
+    ``on_fold`` hears of each fold as it ends (also of one that is read again), ``on_result``
+    with all there is to record. Deep families use fewer, longer folds over the same test
+    span, so that every family is judged on the same days.
 
     Raises
     ------
@@ -93,11 +117,14 @@ def run_walk_forward(
         part = _stored(file, samples.symbols)
         if part is None:
             checkpoint = workdir / "folds" / f"{name}.checkpoint"
-            part = _run_fold(settings, samples, fold, family, number, checkpoint=checkpoint)
+            with _timed(file):
+                part = _run_fold(settings, samples, fold, family, number, checkpoint=checkpoint)
             _store(file, part)
             shutil.rmtree(checkpoint, ignore_errors=True)
         if on_fold is not None:
             on_fold(number, _fold_figures(part))
+        if on_result is not None:
+            on_result(_result(settings, number, name, samples, fold, part, file))
         parts.append(part)
     return pool(parts)
 
@@ -194,10 +221,55 @@ def _run_fold(
 def _fold_figures(part: OutOfSample) -> dict[str, float]:
     return {
         "rows": float(len(part.ts)),
-        "fold_auc": m.auc(part.p_up, part.y),
-        "fold_log_loss": m.log_loss(part.p_up, part.y),
-        "fold_base_rate_log_loss": m.log_loss(part.base_rate, part.y),
+        "auc": m.auc(part.p_up, part.y),
+        "log_loss": m.log_loss(part.p_up, part.y),
+        "log_loss_base_rate": m.log_loss(part.base_rate, part.y),
     }
+
+
+def _result(
+    settings: Settings,
+    number: int,
+    token: str,
+    samples: Samples,
+    fold: Fold,
+    part: OutOfSample,
+    file: Path,
+) -> FoldResult:
+    slices = {name: getattr(fold, name) for name in ("fit", "valid", "calib", "test")}
+    timing = json.loads(_timing(file).read_text(encoding="utf-8"))
+    bins = settings.calibration.ece_bins
+    return FoldResult(
+        number=number,
+        token=token,
+        spans={
+            name: (int(samples.ts[rows].min()), int(samples.ts[rows].max()))
+            for name, rows in slices.items()
+        },
+        rows={name: len(rows) for name, rows in slices.items()},
+        metrics={
+            "rows": float(len(part.ts)),
+            **m.classification_metrics(part.p_up, part.y, bins=bins),
+            "log_loss_base_rate": m.log_loss(part.base_rate, part.y),
+            "brier_base_rate": m.brier(part.base_rate, part.y),
+            "seconds": timing["seconds"],
+        },
+        started_ms=timing["started_ms"],
+        seconds=timing["seconds"],
+    )
+
+
+@contextmanager
+def _timed(file: Path) -> Iterator[None]:
+    """Write when a fold started and how long it took, before the fold itself is stored."""
+    started_ms, started = time.time_ns() // 1_000_000, time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    write_json(_timing(file), {"started_ms": started_ms, "seconds": round(seconds, 3)})
+
+
+def _timing(file: Path) -> Path:
+    return file.with_suffix(".json")
 
 
 def _token(

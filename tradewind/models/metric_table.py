@@ -1,0 +1,168 @@
+"""The names under which figures are logged, and what they mean: one table for every run.
+
+A name is ``[SCOPE/]METRIC[_SUFFIX]``: the metric comes first, so that a list sorted by name,
+as MLflow's compare view is, shows a model, its interval and its baselines side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tradewind.models.baselines import BASELINES
+
+Better = Literal["higher", "lower", "neither"]
+WALK_FORWARD = "wf_"
+INTERVAL = ("_low", "_high")
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """One row of the table.
+
+    ``spread`` names carry ``_low`` and ``_high``; ``rivals`` carry the baselines' names;
+    ``folds`` are also measured on pooled walk-forward rows, with the prefix ``wf_``;
+    ``symbols`` also stand for each symbol of a pooled model, as ``SYMBOL/name``.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    better: Better
+    spread: bool = False
+    rivals: tuple[str, ...] = ()
+    folds: bool = False
+    symbols: bool = False
+
+    def spellings(self) -> Iterable[str]:
+        """Yield every name that this row covers, those of symbols without their prefix."""
+        for prefix in ("", WALK_FORWARD) if self.folds else ("",):
+            yield prefix + self.name
+            if self.spread:
+                yield from (prefix + self.name + end for end in INTERVAL)
+            yield from (f"{prefix}{self.name}_{rival}" for rival in self.rivals)
+
+
+def _quality(name: str, meaning: str, unit: str, better: Better) -> MetricName:
+    return MetricName(
+        name, meaning, unit, better, spread=True, rivals=BASELINES, folds=True, symbols=True
+    )
+
+
+def _minus(rival: str) -> MetricName:
+    return MetricName(
+        f"log_loss_minus_{rival}",
+        f"log-loss of the model minus that of {rival}, row by row",
+        "nats",
+        "lower",
+        spread=True,
+        folds=True,
+    )
+
+
+def _trading(name: str, meaning: str, unit: str, better: Better) -> MetricName:
+    return MetricName(name, meaning, unit, better, folds=True)
+
+
+METRICS: tuple[MetricName, ...] = (
+    _quality("accuracy", "share of rows whose side of one half was right", "share", "higher"),
+    _quality("auc", "area under the ROC curve", "share", "higher"),
+    _quality("brier", "mean squared error of p_up", "probability²", "lower"),
+    _quality("ece", "expected calibration error, bins of equal mass", "probability", "lower"),
+    _quality("log_loss", "mean log-loss of p_up", "nats", "lower"),
+    *(_minus(rival) for rival in BASELINES),
+    MetricName(
+        "ece_perfect",
+        "ECE that a perfectly calibrated model would show with these p_up",
+        "probability",
+        "neither",
+        folds=True,
+        symbols=True,
+    ),
+    MetricName(
+        "wf_ece_perfect_overlapping",
+        "the same, with labels that overlap as real ones do",
+        "probability",
+        "neither",
+    ),
+    MetricName("rows", "rows judged", "rows", "neither", folds=True, symbols=True),
+    MetricName("test_start_ms", "open of the first bar of the test slice", "epoch ms", "neither"),
+    MetricName("test_end_ms", "open of the last bar of the test slice", "epoch ms", "neither"),
+    MetricName(
+        "abstain_share", "rows whose epistemic_p is above the serving limit", "share", "neither"
+    ),
+    MetricName("epistemic_p_mean", "mean spread of p_up over passes", "probability", "neither"),
+    MetricName(
+        "risk_coverage_area", "mean |error of mu| over all coverages", "log return", "lower"
+    ),
+    MetricName("mean_absolute_error", "mean |error of mu| of all rows", "log return", "lower"),
+    MetricName(
+        "confident_5pct_accuracy", "accuracy of the most confident 5 % of rows", "share", "higher"
+    ),
+    _trading("trades", "trades of the plain rule, one at a time a symbol", "trades", "neither"),
+    _trading("mean_net_bps", "mean return of a trade after costs", "bps", "higher"),
+    _trading("win_rate", "share of trades that earned after costs", "share", "higher"),
+    _trading("profit_factor", "gains over losses (1000: no loss)", "ratio", "higher"),
+    _trading("net_return", "return of the span after costs, compounded", "share", "higher"),
+    _trading("sharpe", "annual Sharpe ratio of daily returns after costs", "ratio", "higher"),
+    _trading(
+        "deflated_sharpe", "probability that the true Sharpe ratio is no luck", "share", "higher"
+    ),
+    _trading("max_drawdown", "deepest fall of equity below its peak", "share", "lower"),
+    _trading("turnover", "notional traded a day over capital", "ratio", "neither"),
+    MetricName("train_loss", "loss of an epoch on its training rows (step = epoch)", "nats + NLL",
+               "lower"),
+    MetricName("valid_loss", "loss on validation rows (step = epoch)", "nats + NLL", "lower"),
+    MetricName(
+        "valid_log_loss",
+        "log-loss on validation rows (step = epoch, or member of a bag of trees)",
+        "nats",
+        "lower",
+    ),
+    MetricName("best_epoch", "epoch (or member) that was kept", "epoch", "neither"),
+    MetricName(
+        "best_valid_log_loss",
+        "log-loss on validation rows at the kept epoch (trees: mean of the bag)",
+        "nats",
+        "lower",
+    ),
+    MetricName("valid_l2", "squared error of the return (step = member)", "volatility²", "lower"),
+    MetricName("rounds", "trees of a booster (step = member)", "trees", "neither"),
+    MetricName("seconds", "wall time of an epoch (a series) or of a fold", "s", "lower"),
+    MetricName("fit_seconds", "wall time of the fit since it was last resumed", "s", "lower"),
+    MetricName("psi_worst", "PSI of the feature that drifted most, recent days", "PSI", "lower"),
+    MetricName("psi_prediction", "PSI of p_up, recent days", "PSI", "lower"),
+    MetricName("units", "units of the retraining", "units", "neither"),
+    MetricName("units_judged", "units that have a registered version", "units", "higher"),
+    MetricName("units_passed", "units whose gates all passed", "units", "higher"),
+)  # fmt: skip
+
+
+def known(name: str) -> bool:
+    """Tell whether a logged name is in the table."""
+    scope, _, own = name.rpartition("/")
+    rows = [row for row in METRICS if row.symbols] if scope else METRICS
+    return any(own in row.spellings() for row in rows)
+
+
+def markdown() -> str:
+    """Return the table as the documents show it."""
+    lines = [
+        "| name | meaning | unit | better | also as |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in METRICS:
+        also = []
+        if row.spread:
+            also.append(" ".join(f"`{end}`" for end in INTERVAL))
+        if row.rivals:
+            also.append(" ".join(f"`_{rival}`" for rival in row.rivals))
+        if row.folds:
+            also.append(f"`{WALK_FORWARD}`…")
+        if row.symbols:
+            also.append("`SYMBOL/`…")
+        lines.append(
+            f"| `{row.name}` | {row.meaning} | {row.unit} | {row.better} | {', '.join(also)} |"
+        )
+    return "\n".join(lines)
