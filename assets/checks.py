@@ -37,6 +37,30 @@ GATE_NAMES = (
 HARD_BAR_CHECKS = ("schema", "unique", "monotone", "ohlc", "values")
 BAR_CHECKS = (*HARD_BAR_CHECKS, "gaps", "staleness", "zero_volume", "outliers", "alignment")
 FEATURE_CHECKS = ("finite", "look_ahead")
+CHECK_TEXTS = {
+    "schema": "Every partition has the columns and types of the store.",
+    "unique": "No bar is stored twice.",
+    "monotone": "Open times rise from bar to bar.",
+    "ohlc": "High is the greatest and low the least of a bar's prices.",
+    "values": "Prices are positive and finite, volumes not negative.",
+    "gaps": "Share of the span's bars that is missing (setting quality.max_gap_share).",
+    "staleness": "Seconds since the newest stored bar should have been followed by another.",
+    "zero_volume": "Share of bars without a trade (setting quality.max_zero_volume_share).",
+    "outliers": "Share of returns with a robust z over 20 (setting quality.max_outlier_share).",
+    "alignment": "Bars open on the timeframe's grid, and with those of the reference symbols.",
+    "look_ahead": "The same features come out when the bars after them are hidden.",
+    "skill": "Accuracy over the minimum, or log-loss better than the base rate's with confidence.",
+    "ece": "Expected calibration error out of sample is at most the limit.",
+    "champion": "Not worse than the champion on the same rows, with confidence.",
+    "uncertainty": "The error grows with the stated uncertainty.",
+    "artefact": "The saved files give the same answer in a clean process.",
+    "smoke": "Serving loads the version and answers.",
+    "psi": "PSI of features and prediction, recent bars against the calibration slice.",
+}
+FINITE = {
+    "features": "No feature is null or infinite after its warm-up.",
+    "evaluation": "Every prediction is a finite number.",
+}
 PARTITIONED_CHECKS = "Specifying a partitions_def on an AssetCheckSpec is currently in preview"
 
 
@@ -52,7 +76,13 @@ def check_specs(
         # Partitioned checks are a preview; without them a check shows one symbol's result only.
         warnings.filterwarnings("ignore", message=PARTITIONED_CHECKS)
         return [
-            AssetCheckSpec(name, asset=asset, blocking=name in blocking, partitions_def=partitions)
+            AssetCheckSpec(
+                name,
+                asset=asset,
+                description=CHECK_TEXTS.get(name) or FINITE[asset.path[-1]],
+                blocking=name in blocking,
+                partitions_def=partitions,
+            )
             for name in names
         ]
 

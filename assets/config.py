@@ -1,36 +1,98 @@
-"""What a person may choose when launching a run; the launchpad shows these texts."""
+"""What a person may choose when launching a run; the launchpad shows these texts.
+
+Dagster's schema view shows a field's type, default and description, not pydantic's bounds: each
+description therefore states unit, bounds and default itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Literal
+
 from dagster import Config
-from pydantic import Field
+from pydantic import Field, ValidationError
+
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import load_settings
+
+MIN_DAYS_BACK, MAX_DAYS_BACK = 20, 3650
+MIN_EPOCHS, MAX_EPOCHS = 1, 500
+MIN_REASON = 3
+
+_settings = load_settings()
+_training = _settings.training
+_symbols = ", ".join(_settings.market.symbols)
+_families = ", ".join(_training.families)
 
 
-class IngestConfig(Config):
+class Family(StrEnum):
+    """Model families; Dagster shows the members' names, so these are the values."""
+
+    lightgbm = "lightgbm"
+    transformer = "transformer"
+
+
+def names(families: Sequence[Family]) -> list[str]:
+    """Return plain texts: Dagster cannot store an enum's member in a run."""
+    return [family.value for family in families]
+
+
+class Choices(Config):
+    """Base of the forms: a wrong value is told in one line, with the field's own description."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else "config"
+            field = type(self).model_fields.get(name)
+            raise TradewindError(
+                ErrorCode.BAD_INPUT,
+                f"{name} = {first['input']!r}: {first['msg'].lower()}",
+                f"{name}: {field.description}" if field else "Choose one of the fields shown",
+            ) from None
+
+
+class IngestConfig(Choices):
     """Choices of an ingestion."""
 
     since: str | None = Field(
         default=None,
-        description="UTC date (2025-01-31) from which to read; empty: resume after the last bar",
+        description="UTC date from which to read, YYYY-MM-DD such as 2025-01-31; default null: "
+        f"resume after the last stored bar, or {_settings.market.history_days} days back in an "
+        "empty store",
     )
 
 
-class TrainingConfig(Config):
-    """Choices of training one unit; empty fields take the value of the settings."""
+class TrainingConfig(Choices):
+    """Choices of training one unit."""
 
-    days_back: int | None = Field(
-        default=None, ge=20, le=3650, description="Days of labelled bars up to now"
+    days_back: int = Field(
+        default=_training.days_back,
+        ge=MIN_DAYS_BACK,
+        le=MAX_DAYS_BACK,
+        description=f"days of labelled bars up to now; {MIN_DAYS_BACK} to {MAX_DAYS_BACK}; "
+        f"default {_training.days_back} (setting training.days_back)",
     )
-    epochs: int | None = Field(
-        default=None, ge=1, le=500, description="Epochs of the deep families"
+    epochs: int = Field(
+        default=_training.epochs,
+        ge=MIN_EPOCHS,
+        le=MAX_EPOCHS,
+        description=f"epochs of the deep families (boosted trees have none); {MIN_EPOCHS} to "
+        f"{MAX_EPOCHS}; default {_training.epochs} (setting training.epochs)",
     )
-    seed: int | None = Field(
-        default=None, ge=0, description="Seed; the same seed and data give the same model"
+    seed: int = Field(
+        default=_training.seed,
+        ge=0,
+        description="seed, a whole number from 0; the same seed and data give the same model; "
+        f"default {_training.seed} (setting training.seed)",
     )
     allow_failed_gates: bool = Field(
         default=False,
-        description="Paper only: where there is no champion at all, serve the best candidate "
-        "even if it misses a gate, tagged gates=failed",
+        description="true or false; default false. True, for paper only: where there is no "
+        "champion at all, the candidate serves even if it misses a gate, tagged gates=failed",
     )
 
 
@@ -38,17 +100,56 @@ class RetrainConfig(TrainingConfig):
     """Choices of a retraining: which units, and how."""
 
     symbols: list[str] = Field(
-        default_factory=list,
-        description="Symbols that get a model of their own, e.g. BTCUSDT; empty: every traded "
-        "symbol, pooled where the settings say so",
+        default=[],
+        description=f"symbols that get a model of their own, any of {_symbols}; default empty: "
+        f"every traded symbol, with one pooled model for {', '.join(_training.pooled_families)}",
     )
-    families: list[str] = Field(
-        default_factory=list, description="Families: lightgbm, transformer; empty: all of them"
+    families: list[Family] = Field(
+        default=list(_training.families),
+        validate_default=True,
+        description=f"model families to train, any of {_families}; empty: all of these; "
+        f"default {_families} (setting training.families)",
     )
 
 
-class UnitsConfig(Config):
-    """Which champions to look at; empty fields mean all."""
+class UnitsConfig(Choices):
+    """Which champions to look at."""
 
-    symbols: list[str] = Field(default_factory=list, description="Symbols; empty: all")
-    families: list[str] = Field(default_factory=list, description="Families; empty: all")
+    symbols: list[str] = Field(
+        default=[],
+        description=f"symbols with a model of their own, any of {_symbols}; default empty: the "
+        "models that a retraining of every symbol makes",
+    )
+    families: list[Family] = Field(
+        default=list(_training.families),
+        validate_default=True,
+        description=f"model families to look at, any of {_families}; empty: all of these; "
+        f"default {_families} (setting training.families)",
+    )
+
+
+class RollbackConfig(Choices):
+    """Which model goes back to its previous champion, and why."""
+
+    name: str = Field(
+        description="registered model, tradewind.FAMILY.SYMBOL or tradewind.FAMILY.POOLED, e.g. "
+        "tradewind.lightgbm.POOLED; no default",
+    )
+    why: str = Field(
+        min_length=MIN_REASON,
+        description=f"the reason, at least {MIN_REASON} characters; recorded with the change; "
+        "no default",
+    )
+
+
+class PromoteConfig(RollbackConfig):
+    """Which version gets which alias, and why."""
+
+    version: int = Field(
+        ge=1, description="version number in MLflow's registry, a whole number from 1; no default"
+    )
+    to: Literal["champion", "challenger", "canary"] = Field(
+        default="champion",
+        description="alias that the version gets: champion serves and trades, challenger is only "
+        "watched, canary serves a small share; default champion",
+    )

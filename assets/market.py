@@ -2,9 +2,15 @@
 
 # No postponed annotations here: Dagster reads the type of `context` as it stands.
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from dagster import AssetExecutionContext, AutomationCondition, MaterializeResult, asset
+from dagster import (
+    AssetExecutionContext,
+    AutomationCondition,
+    FreshnessPolicy,
+    MaterializeResult,
+    asset,
+)
 
 from assets.config import IngestConfig
 from assets.keys import BARS
@@ -13,9 +19,20 @@ from assets.partitions import symbols_partition
 from assets.platform import Platform
 from tradewind.clock import Clock, last_closed_bar
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.settings import Settings
+from tradewind.settings import Settings, load_settings
 
 GROUP = "market"
+LATE_BARS, TOO_LATE_BARS = 2, 4
+"""Bars without a new materialisation after which the graph warns, and fails."""
+
+
+def bar_freshness() -> FreshnessPolicy:
+    """Return how long bars and features stay fresh, counted in bars of the timeframe."""
+    bar = timedelta(milliseconds=load_settings().market.timeframe_ms)
+    return FreshnessPolicy.time_window(fail_window=TOO_LATE_BARS * bar, warn_window=LATE_BARS * bar)
+
+
+FRESH = bar_freshness()
 
 
 @asset(
@@ -26,6 +43,7 @@ GROUP = "market"
     pool="exchange",
     owners=["team:data"],
     code_version="1",
+    freshness_policy=FRESH,
     description="Closed bars and funding of a symbol, in monthly Parquet partitions.",
 )
 def bars(
@@ -75,6 +93,7 @@ def bars(
     kinds={"polars"},
     owners=["team:data"],
     code_version="1",
+    freshness_policy=FRESH,
     automation_condition=AutomationCondition.eager().with_label("follow_new_bars"),
     description="Features of a symbol's newest closed bar, from the code that serving uses.",
 )

@@ -1,16 +1,22 @@
-"""Figures and pictures as Dagster metadata."""
+"""Figures, pictures, tables and links as Dagster metadata."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dagster import MetadataValue
+from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
+
+if TYPE_CHECKING:
+    from assets.steps import Judgement
 
 Raw = Any  # what Dagster's own RawMetadataValue covers; it is not exported
 PICTURE_LIMIT = 300_000
+JUDGED_METRICS = ("auc", "log_loss", "brier", "ece", "accuracy")
+URL_SUFFIX = "_url"
+SHOWN_DIGITS = 5
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, Raw]:
@@ -21,6 +27,8 @@ def figures(values: Mapping[str, Any]) -> dict[str, Raw]:
             continue
         if name.endswith("_ms") and isinstance(value, int):
             shown[name.removesuffix("_ms")] = MetadataValue.timestamp(value / 1000)
+        elif name.endswith(URL_SUFFIX):
+            shown[name.removesuffix(URL_SUFFIX)] = MetadataValue.url(str(value))
         else:
             shown[name] = value
     return shown
@@ -36,3 +44,75 @@ def pictures(paths: Sequence[str | Path]) -> dict[str, Raw]:
         else:
             shown[path.stem] = MetadataValue.path(path)
     return shown
+
+
+def judgement(judged: Judgement) -> dict[str, Raw]:
+    """Return all that is shown of a judged version: links first, tables, pictures, figures."""
+    return {
+        "version": f"{judged.name}/{judged.version}",
+        "mlflow_run_id": judged.run_id,
+        **figures({"mlflow_url": judged.run_url, "version_page_url": judged.version_url}),
+        **comparison(judged.metrics),
+        **verdicts(judged.gates),
+        **pictures(judged.pictures),
+        **figures(judged.metrics),
+    }
+
+
+def comparison(metrics: Mapping[str, float | None]) -> dict[str, Raw]:
+    """Return each metric of the model beside its interval and the baselines on the same rows."""
+    from tradewind.models.baselines import BASELINES
+
+    low, high = "low", "high"
+    names = [name for name in JUDGED_METRICS if metrics.get(name) is not None]
+    columns = ("model", low, high, *BASELINES)
+    records = [
+        TableRecord(
+            {
+                "metric": name,
+                "model": _number(metrics, name),
+                low: _number(metrics, f"{name}_{low}"),
+                high: _number(metrics, f"{name}_{high}"),
+                **{other: _number(metrics, f"{name}_{other}") for other in BASELINES},
+            }
+        )
+        for name in names
+    ]
+    schema = TableSchema(
+        columns=[
+            TableColumn("metric", type="string"),
+            *(TableColumn(column, type="float") for column in columns),
+        ]
+    )
+    return {"against_baselines": MetadataValue.table(records, schema=schema)} if records else {}
+
+
+def verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, Raw]:
+    """Return the gates as one table: what was measured, what was asked, and the text."""
+    records = [
+        TableRecord(
+            {
+                "gate": str(gate["name"]),
+                "passed": "yes" if gate["passed"] else "no",
+                "value": gate["value"],
+                "limit": gate["limit"],
+                "text": str(gate["text"]),
+            }
+        )
+        for gate in gates
+    ]
+    schema = TableSchema(
+        columns=[
+            TableColumn("gate", type="string"),
+            TableColumn("passed", type="string"),
+            TableColumn("value", type="float"),
+            TableColumn("limit", type="float"),
+            TableColumn("text", type="string"),
+        ]
+    )
+    return {"gates": MetadataValue.table(records, schema=schema)}
+
+
+def _number(metrics: Mapping[str, float | None], name: str) -> float | None:
+    value = metrics.get(name)
+    return None if value is None else round(float(value), SHOWN_DIGITS)

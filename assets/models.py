@@ -6,6 +6,7 @@ The same steps as the retrain job, one at a time, for a person who works on the 
 # No postponed annotations here: Dagster reads the type of `context` as it stands.
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from dagster import (
@@ -14,6 +15,7 @@ from dagster import (
     AssetIn,
     AssetsDefinition,
     AutomationCondition,
+    FreshnessPolicy,
     MaterializeResult,
     Output,
     asset,
@@ -27,14 +29,24 @@ from assets.partitions import units_partition
 from assets.platform import Platform
 from assets.units import Unit
 from assets.workspace import UnitTask
+from tradewind.settings import load_settings
 
 Task = dict[str, Any]
 OWNERS = ["team:quant"]
+WARN_SHARE = 0.875
+"""Share of the greatest model age at which the graph warns: a weekly retraining is then late."""
+
+
+def model_freshness() -> FreshnessPolicy:
+    """Return how long a model's assets stay fresh: until the model itself is too old."""
+    oldest = timedelta(days=load_settings().registry.max_model_age_days)
+    return FreshnessPolicy.time_window(fail_window=oldest, warn_window=oldest * WARN_SHARE)
 
 
 def family_assets(family: str) -> list[AssetsDefinition]:
     """Return the chain of assets of one family."""
     evaluation_key = family_key(family, "evaluation")
+    fresh = model_freshness()
 
     @asset(
         key=family_key(family, "training_set"),
@@ -44,7 +56,8 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         partitions_def=units_partition,
         group_name=family,
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
+        freshness_policy=fresh,
     )
     def training_set(
         context: AssetExecutionContext, platform: Platform, config: TrainingConfig
@@ -72,7 +85,8 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         partitions_def=units_partition,
         group_name=family,
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
+        freshness_policy=fresh,
     )
     def model(context: AssetExecutionContext, platform: Platform, unit: Task) -> Output[Task]:
         task = UnitTask(**unit)
@@ -80,6 +94,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
             platform.settings,
             task,
             lambda epoch, values: context.log.info("epoch %d %s", epoch, dict(values)),
+            lambda run_id, url: context.log.info("MLflow run %s %s", run_id, url or ""),
         )
         return Output(unit, metadata=metadata.figures(shown))
 
@@ -93,7 +108,8 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         partitions_def=units_partition,
         group_name=family,
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
+        freshness_policy=fresh,
     )
     def evaluation(
         context: AssetExecutionContext, platform: Platform, unit: Task
@@ -103,11 +119,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         judged = steps.evaluate(platform.settings, task)
         yield Output(
             {"task": unit, "judged": judged.to_dict()},
-            metadata={
-                **metadata.figures(judged.metrics),
-                **metadata.pictures(judged.pictures),
-                "version": f"{judged.name}/{judged.version}",
-            },
+            metadata=metadata.judgement(judged),
         )
         yield from gate_results(judged)
 
@@ -122,7 +134,8 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         partitions_def=units_partition,
         group_name=family,
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
+        freshness_policy=fresh,
     )
     def drift(
         context: AssetExecutionContext, platform: Platform, judged: Task
@@ -142,7 +155,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         partitions_def=units_partition,
         group_name=family,
         owners=OWNERS,
-        code_version="1",
+        code_version="2",
     )
     def promotion(
         context: AssetExecutionContext, platform: Platform, judged: Task
@@ -152,11 +165,14 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         )
         context.log.info("%s", release.text)
         return MaterializeResult(
-            metadata={
-                "version": f"{release.name}/{release.version}",
-                "alias": release.alias or "none",
-                "text": release.text,
-            }
+            metadata=metadata.figures(
+                {
+                    "version": f"{release.name}/{release.version}",
+                    "version_page_url": judged["judged"].get("version_url"),
+                    "alias": release.alias or "none",
+                    "text": release.text,
+                }
+            )
         )
 
     return [training_set, model, evaluation, drift, promotion]

@@ -4,42 +4,24 @@
 
 import getpass
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
     AssetCheckSeverity,
     AssetObservation,
-    Config,
     OpExecutionContext,
     op,
 )
-from pydantic import Field
 
 from assets.checks import report_check
-from assets.config import UnitsConfig
+from assets.config import PromoteConfig, RollbackConfig, UnitsConfig, names
 from assets.keys import family_key
 from assets.metadata import figures
 from assets.platform import Platform
 from assets.steps import live
 from assets.units import Unit, plan_units
-from tradewind.errors import ErrorCode, TradewindError
-
-
-class PromoteConfig(Config):
-    """Which version gets which alias, and why."""
-
-    name: str = Field(description="Registered model, e.g. tradewind.lightgbm.BTCUSDT")
-    version: int = Field(ge=1, description="Version number in MLflow's registry")
-    to: str = Field(default="champion", description="champion, challenger or canary")
-    why: str = Field(min_length=3, description="The reason; recorded with the change")
-
-
-class RollbackConfig(Config):
-    """Which model goes back to its previous champion, and why."""
-
-    name: str = Field(description="Registered model, e.g. tradewind.lightgbm.BTCUSDT")
-    why: str = Field(min_length=3, description="The reason; recorded with the change")
+from tradewind.errors import TradewindError
 
 
 @op(description="Metrics of each champion on bars newer than its data window.")
@@ -67,6 +49,10 @@ def measure_drift(
     """Measure every chosen champion and report a soft check on the graph."""
 
     def report(unit: Unit, found: live.Live) -> None:
+        shown = figures({"version": found.version, **found.figures})
+        context.log_event(
+            AssetObservation(family_key(unit.family, "drift"), partition=unit.key, metadata=shown)
+        )
         report_check(
             context,
             AssetCheckEvaluation(
@@ -75,7 +61,7 @@ def measure_drift(
                 passed=found.figures["status"] == "fine",
                 severity=AssetCheckSeverity.WARN,
                 partition=unit.key,
-                metadata=figures({"version": found.version, **found.figures}),
+                metadata=shown,
             ),
         )
 
@@ -96,7 +82,7 @@ def promote_version(
         config.version,
         who=f"{getpass.getuser()} (dagster:{context.run_id})",
         why=config.why,
-        to=_alias(config.to),
+        to=config.to,
     )
     context.log.info("%s: %s is now version %s", change.name, change.alias, change.to_version)
     return {"name": change.name, "alias": change.alias, "version": change.to_version}
@@ -129,7 +115,7 @@ def _look_at_champions(
 ) -> dict[str, Any]:
     """Look at every unit; what is wrong with one is said, and the others go on."""
     settings = platform.settings
-    units = plan_units(settings, config.symbols, config.families)
+    units = plan_units(settings, config.symbols, names(config.families))
     shown: dict[str, Any] = {}
     errors: list[TradewindError] = []
     for unit, found in live.look_at(settings, platform.clock(), units, look):
@@ -143,14 +129,3 @@ def _look_at_champions(
     if worst is not None:
         raise worst
     return shown
-
-
-def _alias(text: str) -> Literal["champion", "challenger", "canary"]:
-    for alias in ("champion", "challenger", "canary"):
-        if text == alias:
-            return alias
-    raise TradewindError(
-        ErrorCode.BAD_INPUT,
-        f"to = {text!r} is not an alias a version can be promoted to",
-        "Choose champion, challenger or canary",
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from dagster import (
     AssetMaterialization,
+    AssetObservation,
     DynamicOut,
     DynamicOutput,
     OpExecutionContext,
@@ -17,37 +18,46 @@ from dagster import (
 
 from assets import metadata, steps
 from assets.checks import drift_evaluation, gate_evaluations, report_check
-from assets.config import RetrainConfig
+from assets.config import RetrainConfig, names
 from assets.keys import family_key
 from assets.platform import Platform
+from assets.steps.record import asked_by
 from assets.workspace import UnitTask
 
 Task = dict[str, Any]
 POOL = "training"
+CODE = "2"
 
 
-@op(out=DynamicOut(Task), description="Settle the units and open the tracking run.")
+@op(
+    out=DynamicOut(Task),
+    code_version=CODE,
+    description="Check the form, settle the units and open the tracking run.",
+)
 def plan_units(
     context: OpExecutionContext, platform: Platform, config: RetrainConfig
 ) -> Iterator[DynamicOutput[Task]]:
     """Yield one task a unit."""
+    trigger, reason = asked_by(context.run.tags)
     plan = steps.plan_retrain(
         platform.settings,
         platform.clock(),
         symbols=config.symbols,
-        families=config.families,
+        families=names(config.families),
         days_back=config.days_back,
         epochs=config.epochs,
         seed=config.seed,
         dagster_run_id=context.run_id,
         allow_failed_gates=config.allow_failed_gates,
+        trigger=trigger,
+        reason=reason,
     )
     context.log.info("retraining %s", ", ".join(task.unit.name for task in plan.tasks))
     for task in plan.tasks:
         yield DynamicOutput(task.model_dump(), mapping_key=task.unit.mapping_key)
 
 
-@op(description="Build the training set.")
+@op(code_version=CODE, description="Build the training set.")
 def prepare_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> Task:
     """Store the training set and report it."""
     task = UnitTask(**unit)
@@ -56,16 +66,34 @@ def prepare_unit(context: OpExecutionContext, platform: Platform, unit: Task) ->
     return unit
 
 
-@op(pool=POOL, description="Fit the model; a killed fit continues from its checkpoint.")
+@op(
+    pool=POOL,
+    code_version=CODE,
+    description="Fit the model; a killed fit continues from its checkpoint.",
+)
 def fit_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> Task:
-    """Fit and report; each epoch is a line of the run's log and a point in MLflow."""
+    """Fit and report; each epoch is a line of the log, a point on the graph and in MLflow."""
     task = UnitTask(**unit)
-    shown = steps.fit(platform.settings, task, _epoch_log(context, task, "fit"))
+    log = _epoch_log(context, task, "fit")
+
+    def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        log(epoch, values)
+        context.log_event(_observed(task, {"epoch": epoch, **values}))
+
+    def on_run(run_id: str, url: str | None) -> None:
+        context.log.info("%s: MLflow run %s %s", task.unit.name, run_id, url or "")
+        context.log_event(_observed(task, {"mlflow_run_id": run_id, "mlflow_url": url}))
+
+    shown = steps.fit(platform.settings, task, on_epoch, on_run)
     context.log_event(_materialised(task, "model", shown))
     return unit
 
 
-@op(pool=POOL, description="Emulate past retrainings for out-of-sample predictions.")
+@op(
+    pool=POOL,
+    code_version=CODE,
+    description="Emulate past retrainings for out-of-sample predictions.",
+)
 def walk_forward_unit(context: OpExecutionContext, platform: Platform, unit: Task) -> int:
     """Walk forward; each fold is a line of the run's log."""
     task = UnitTask(**unit)
@@ -75,6 +103,7 @@ def walk_forward_unit(context: OpExecutionContext, platform: Platform, unit: Tas
 @op(
     pool=POOL,
     out=Out(Task),
+    code_version=CODE,
     description="Calibrate, evaluate, check the gates, register the version.",
 )
 def evaluate_unit(
@@ -84,10 +113,8 @@ def evaluate_unit(
     task = UnitTask(**unit)
     judged = steps.evaluate(platform.settings, task)
     shown = {
-        **metadata.figures({**judged.metrics, "out_of_sample_rows": out_of_sample_rows}),
-        **metadata.pictures(judged.pictures),
-        "version": f"{judged.name}/{judged.version}",
-        "mlflow_run_id": judged.run_id,
+        **metadata.judgement(judged),
+        **metadata.figures({"out_of_sample_rows": out_of_sample_rows}),
     }
     context.log_event(
         AssetMaterialization(
@@ -99,7 +126,10 @@ def evaluate_unit(
     return {"task": unit, "judged": judged.to_dict()}
 
 
-@op(description="PSI of features and prediction, recent bars against the calibration slice.")
+@op(
+    code_version=CODE,
+    description="PSI of features and prediction, recent bars against the calibration slice.",
+)
 def drift_unit(context: OpExecutionContext, platform: Platform, judged: Task) -> Task:
     """Measure drift and report it as a soft check."""
     task = UnitTask(**judged["task"])
@@ -111,6 +141,7 @@ def drift_unit(context: OpExecutionContext, platform: Platform, judged: Task) ->
 
 @op(
     out=Out(Task, is_required=False),
+    code_version=CODE,
     description="Move the alias, if the gates recorded on the version allow it.",
 )
 def promote_unit(
@@ -123,13 +154,20 @@ def promote_unit(
     if release.alias is None:
         return
     shown = {"version": f"{release.name}/{release.version}", "alias": release.alias}
-    context.log_event(_materialised(task, "promotion", {**shown, "text": release.text}))
+    links = {"version_page_url": judged["judged"].get("version_url")}
+    context.log_event(_materialised(task, "promotion", {**shown, **links, "text": release.text}))
     yield Output({**shown, "gates": "passed" if release.passed else "failed"})
 
 
 def _materialised(task: UnitTask, stage: str, shown: Mapping[str, Any]) -> AssetMaterialization:
     return AssetMaterialization(
         family_key(task.family, stage), partition=task.key, metadata=metadata.figures(shown)
+    )
+
+
+def _observed(task: UnitTask, shown: Mapping[str, Any]) -> AssetObservation:
+    return AssetObservation(
+        family_key(task.family, "model"), partition=task.key, metadata=metadata.figures(shown)
     )
 
 

@@ -8,7 +8,7 @@ from assets import checks
 from assets.market import bars, features
 from assets.models import family_assets
 from assets.platform import Platform
-from pipelines import jobs, schedules
+from pipelines import jobs, schedules, sensors
 from pipelines.resources import JsonIOManager
 from tradewind.settings import load_settings
 
@@ -26,6 +26,12 @@ defs = Definitions(
         jobs.promote_job,
         jobs.rollback_job,
     ],
-    schedules=[schedules.ingest_15m, schedules.outcomes_hourly, schedules.retrain_weekly],
+    schedules=[
+        schedules.ingest_15m,
+        schedules.outcomes_hourly,
+        schedules.drift_daily,
+        schedules.retrain_weekly,
+    ],
+    sensors=[sensors.retrain_when_needed],
     resources={"platform": Platform(), "io_manager": JsonIOManager()},
 )

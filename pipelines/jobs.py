@@ -1,7 +1,11 @@
-"""Jobs: ingest, retrain, evaluate, drift, promote."""
+"""Jobs: ingest, retrain, evaluate, drift, outcomes, promote, rollback.
+
+Each comes with its form filled in: the real defaults, as the settings have them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dagster import (
@@ -12,12 +16,20 @@ from dagster import (
     define_asset_job,
     graph,
     in_process_executor,
-    job,
     multiprocess_executor,
 )
 
 from assets import outcome_ops, release_ops
 from assets import retrain_ops as ops
+from assets.config import Choices, IngestConfig, RetrainConfig, UnitsConfig
+
+DATA_TEAM = "team:data"
+QUANT_TEAM = "team:quant"
+OWNER_TAG = "tradewind/owner"
+"""Tag that shows a job's owner; Dagster's own `owners` of jobs is beta and warns at each load."""
+KIND_TAG = "tradewind/job"
+"""Run tag that the queue's limits in `dagster.yaml` go by."""
+ANY_MODEL = "tradewind.lightgbm.POOLED"
 
 # The fork server imports the heavy packages once; each step is a fork of it, not a new start.
 _processes: ExecutorDefinition = multiprocess_executor.configured(
@@ -27,61 +39,72 @@ _processes: ExecutorDefinition = multiprocess_executor.configured(
     }
 )
 
+
+def _form(op: str, choices: Choices | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the launchpad's first contents: every field of an op's form with its value."""
+    values = choices.model_dump(mode="json") if isinstance(choices, Choices) else dict(choices)
+    return {"ops": {op: {"config": values}}}
+
+
+def _job(
+    graph_of_ops: GraphDefinition,
+    *,
+    description: str,
+    owner: str,
+    config: dict[str, Any] | None = None,
+    executor: ExecutorDefinition = in_process_executor,
+) -> JobDefinition:
+    return graph_of_ops.to_job(
+        executor_def=executor,
+        description=description,
+        config=config,
+        tags={OWNER_TAG: owner},
+        run_tags={KIND_TAG: graph_of_ops.name},
+    )
+
+
 ingest_job = define_asset_job(
     "ingest",
     selection=AssetSelection.assets("bars", "features"),
     executor_def=in_process_executor,
-    description="Read new bars of a symbol and compute its features. Safe to repeat.",
-    tags={"dagster/max_retries": "2", "dagster/retry_on_asset_or_op_failure": "true"},
+    description="Read new bars of a symbol (the partition) from the source and compute its "
+    "features. Safe to repeat: what is stored is not read again, and no byte changes.",
+    config=_form("bars", IngestConfig()),
+    tags={OWNER_TAG: DATA_TEAM},
+    run_tags={
+        KIND_TAG: "ingest",
+        "dagster/max_retries": "2",
+        "dagster/retry_on_asset_or_op_failure": "true",
+    },
 )
 
 
-@job(
-    name="drift",
-    executor_def=in_process_executor,
-    description="PSI of each champion's features and predictions over the last days.",
-)
-def drift_job() -> None:
+@graph
+def drift() -> None:
     """Measure drift of the champions."""
     release_ops.measure_drift()
 
 
-@job(
-    name="evaluate",
-    executor_def=in_process_executor,
-    description="Metrics of each champion on bars newer than everything it was made from.",
-)
-def evaluate_job() -> None:
+@graph
+def evaluate() -> None:
     """Evaluate the champions."""
     release_ops.evaluate_champions()
 
 
-@job(
-    name="outcomes",
-    executor_def=in_process_executor,
-    description="Fill in what became of logged predictions: the realised H-bar returns.",
-)
-def outcomes_job() -> None:
+@graph
+def outcomes() -> None:
     """Fill outcomes of predictions whose horizon has passed."""
     outcome_ops.fill_outcomes()
 
 
-@job(
-    name="promote",
-    executor_def=in_process_executor,
-    description="Point champion, challenger or canary at a version whose gates passed.",
-)
-def promote_job() -> None:
+@graph
+def promote() -> None:
     """Promote by hand."""
     release_ops.promote_version()
 
 
-@job(
-    name="rollback",
-    executor_def=in_process_executor,
-    description="Swap champion and previous of a registered model.",
-)
-def rollback_job() -> None:
+@graph
+def rollback() -> None:
     """Roll back by hand."""
     release_ops.roll_back()
 
@@ -93,18 +116,55 @@ def _branch(unit: Any) -> None:
 
 
 @graph(description="One branch a unit: prepare, fit and walk forward, evaluate, drift, promote.")
-def retrain_graph() -> None:
+def retrain() -> None:
     """Fan out over the units of the plan."""
     ops.plan_units().map(_branch)
 
 
-_graph: GraphDefinition = retrain_graph
-
-retrain_job: JobDefinition = _graph.to_job(
-    name="retrain",
-    executor_def=_processes,
+drift_job = _job(
+    drift,
+    description="PSI of each champion's features and prediction, the last days against its "
+    "calibration slice. A soft check on the asset graph; the sensor retrain_when_needed reads it.",
+    owner=QUANT_TEAM,
+    config=_form("measure_drift", UnitsConfig()),
+)
+evaluate_job = _job(
+    evaluate,
+    description="Metrics of each champion on bars newer than everything it was made from, as "
+    "observations of the evaluation assets, beside the base rate on the same bars.",
+    owner=QUANT_TEAM,
+    config=_form("evaluate_champions", UnitsConfig()),
+)
+outcomes_job = _job(
+    outcomes,
+    description="Fill in what became of logged predictions: the realised returns of those whose "
+    "horizon has passed. A repeat adds only what is new.",
+    owner=QUANT_TEAM,
+)
+promote_job = _job(
+    promote,
+    description="Point champion, challenger or canary at a version whose gates passed; they are "
+    "read again from the version. Serving follows within seconds. Takes a reason.",
+    owner=QUANT_TEAM,
+    config=_form("promote_version", {"name": ANY_MODEL, "version": 1, "to": "champion", "why": ""}),
+)
+rollback_job = _job(
+    rollback,
+    description="Swap champion and previous of a registered model; serving follows within "
+    "seconds. Takes a reason.",
+    owner=QUANT_TEAM,
+    config=_form("roll_back", {"name": ANY_MODEL, "why": ""}),
+)
+retrain_job = _job(
+    retrain,
     description=(
-        "Retrain, calibrate, gate and promote. A candidate that misses a gate is registered with "
-        "the reasons and not promoted; the run still succeeds."
+        "Retrain, calibrate, gate and promote: one branch a family and symbol, or a pooled "
+        "family, side by side as far as the pool `training` allows. A candidate that misses a "
+        "gate is registered with the reasons and not promoted; the run still succeeds. Cancelled "
+        "or failed, it continues from its checkpoints when it is run again or re-executed from "
+        "failure."
     ),
+    owner=QUANT_TEAM,
+    config=_form("plan_units", RetrainConfig()),
+    executor=_processes,
 )

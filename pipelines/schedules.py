@@ -1,4 +1,4 @@
-"""Hard cadences: bars every 15 minutes, a retraining every Sunday."""
+"""Hard cadences: bars every 15 minutes, drift every day, a retraining every Sunday."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, sched
 from dagster import ScheduleEvaluationContext as Context
 
 from assets.partitions import symbols_partition
-from pipelines.jobs import ingest_job, outcomes_job, retrain_job
+from pipelines.jobs import drift_job, ingest_job, outcomes_job, retrain_job
 
 retrain_weekly = ScheduleDefinition(
     name="retrain_weekly",
@@ -14,7 +14,17 @@ retrain_weekly = ScheduleDefinition(
     cron_schedule="0 0 * * 0",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
-    description="Retrain every unit on Sunday at 00:00 UTC.",
+    description="Retrain every unit on Sunday at 00:00 UTC, with the launchpad's defaults.",
+)
+
+drift_daily = ScheduleDefinition(
+    name="drift_daily",
+    job=drift_job,
+    cron_schedule="30 0 * * *",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Measure every champion's drift at 00:30 UTC; the sensor retrain_when_needed "
+    "asks for a retraining on its alarm.",
 )
 
 outcomes_hourly = ScheduleDefinition(
@@ -23,7 +33,7 @@ outcomes_hourly = ScheduleDefinition(
     cron_schedule="5 * * * *",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
-    description="Fill in what became of predictions, five minutes past each hour.",
+    description="Fill in what became of logged predictions, five minutes past each hour.",
 )
 
 
@@ -33,7 +43,8 @@ outcomes_hourly = ScheduleDefinition(
     cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
-    description="Read the bar that has just closed, one run a symbol.",
+    description="Read the bar that has just closed and compute its features: every quarter of an "
+    "hour, one run for each traded or reference symbol.",
 )
 def ingest_15m(context: Context) -> list[RunRequest]:
     """Ask for one ingestion a symbol; the run key makes a repeated tick harmless."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from dagster import AssetsDefinition, DefaultScheduleStatus
+from dagster import AssetsDefinition, DefaultScheduleStatus, DefaultSensorStatus
 
 from pipelines.definitions import defs
 from tradewind.models.gates import GATE_NAMES as DOMAIN_GATES
@@ -35,7 +36,7 @@ def test_jobs_and_schedules() -> None:
         "rollback",
     }
     schedules = {item.name: item for item in defs.schedules or ()}
-    assert set(schedules) == {"ingest_15m", "outcomes_hourly", "retrain_weekly"}
+    assert set(schedules) == {"ingest_15m", "outcomes_hourly", "drift_daily", "retrain_weekly"}
     weekly: Any = schedules["retrain_weekly"]
     assert weekly.cron_schedule == "0 0 * * 0"
     assert weekly.execution_timezone == "UTC"
@@ -49,7 +50,7 @@ def test_the_weekly_schedule_fires_on_sunday_at_midnight_utc() -> None:
     from dagster._utils.schedules import schedule_execution_time_iterator
 
     ticks = schedule_execution_time_iterator(
-        datetime(2026, 4, 29, 12, tzinfo=UTC).timestamp(), "0 0 * * 0", "UTC", None
+        datetime(2026, 4, 29, 12, tzinfo=UTC).timestamp(), "0 0 * * 0", "UTC", False
     )
     first = next(ticks)
     assert (first.isoweekday(), first.hour, first.minute) == (7, 0, 0)
@@ -88,6 +89,7 @@ def test_every_asset_says_what_it_is(asset: AssetsDefinition) -> None:
         assert spec.description
         assert spec.owners
         assert spec.kinds
+        assert spec.code_version
         assert spec.group_name in ("market", *FAMILIES)
         assert spec.partitions_def is not None
 
@@ -119,24 +121,88 @@ def test_the_ingest_schedule_asks_for_one_run_a_symbol() -> None:
     assert len({request.run_key for request in requests}) == 3
 
 
+def test_every_job_schedule_and_sensor_says_what_it_is() -> None:
+    jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
+    for item in (*jobs, *(defs.schedules or ()), *(defs.sensors or ())):
+        assert len(item.description or "") > 40, item.name
+    for job in jobs:
+        assert job.tags["tradewind/owner"].startswith("team:"), job.name
+        assert job.run_tags["tradewind/job"] == job.name
+
+
+def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
+    (sensor,) = defs.sensors or ()
+    assert sensor.name == "retrain_when_needed"
+    assert sensor.default_status is DefaultSensorStatus.STOPPED
+    assert sensor.minimum_interval_seconds == 300
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("days_back", 19), ("days_back", 3651), ("epochs", 0), ("epochs", 501), ("seed", -1)],
+    ("job", "op", "shown"),
+    [
+        (
+            "retrain",
+            "plan_units",
+            {
+                "symbols": [],
+                "families": ["lightgbm", "transformer"],
+                "days_back": 180,
+                "epochs": 30,
+                "seed": 7,
+                "allow_failed_gates": False,
+            },
+        ),
+        ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
+        (
+            "evaluate",
+            "evaluate_champions",
+            {"symbols": [], "families": ["lightgbm", "transformer"]},
+        ),
+        (
+            "promote",
+            "promote_version",
+            {"name": "tradewind.lightgbm.POOLED", "version": 1, "to": "champion", "why": ""},
+        ),
+        ("rollback", "roll_back", {"name": "tradewind.lightgbm.POOLED", "why": ""}),
+    ],
 )
-def test_config_out_of_bounds_is_refused(field: str, value: int) -> None:
-    from pydantic import ValidationError
-
-    from assets.config import RetrainConfig
-
-    with pytest.raises(ValidationError, match=field):
-        RetrainConfig(**{field: value})
+def test_forms_are_filled_in(job: str, op: str, shown: dict[str, Any]) -> None:
+    assert defs.resolve_job_def(job).run_config == {"ops": {op: {"config": shown}}}
 
 
-def test_the_launchpad_explains_every_choice() -> None:
-    from assets.config import RetrainConfig
+def test_freshness_follows_the_timeframe_and_the_model_age() -> None:
+    graph = _graph()
+    found = {
+        key.to_user_string(): graph.get(key).freshness_policy_or_from_metadata
+        for key in graph.get_all_asset_keys()
+    }
+    assert found["bars"].fail_window.to_timedelta() == timedelta(hours=1)
+    assert found["features"].warn_window.to_timedelta() == timedelta(minutes=30)
+    for family in FAMILIES:
+        for stage in ("training_set", "model", "evaluation", "drift"):
+            policy = found[f"{family}/{stage}"]
+            assert policy.fail_window.to_timedelta() == timedelta(days=8)
+            assert policy.warn_window.to_timedelta() == timedelta(days=7)
+        assert found[f"{family}/promotion"] is None  # a candidate may rightly not be promoted
 
-    for name, field in RetrainConfig.model_fields.items():
-        assert field.description, name
+
+def test_every_check_says_what_it_looks_at() -> None:
+    graph = _graph()
+    for key in graph.asset_check_keys:
+        assert graph.get(key).description, key
+
+
+def test_the_queue_limits_retrainings_by_the_tag_their_runs_carry() -> None:
+    from pathlib import Path
+
+    import yaml
+
+    settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    (limit,) = settings["concurrency"]["runs"]["tag_concurrency_limits"]
+    run_tags = defs.resolve_job_def("retrain").run_tags
+    assert run_tags[limit["key"]] == limit["value"]
+    assert limit["limit"] == 2
+    assert settings["freshness"]["enabled"] is True
 
 
 def test_only_ingest_is_tried_again_after_a_failed_step() -> None:
@@ -150,6 +216,6 @@ def test_only_ingest_is_tried_again_after_a_failed_step() -> None:
     retried = {
         job.name
         for job in defs.resolve_all_job_defs()
-        if job.tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
+        if job.run_tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
     }
     assert retried == {"ingest"}

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterInstance, ExecuteInProcessResult
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    DagsterInvalidConfigError,
+    ExecuteInProcessResult,
+)
 
 from registry.tracking import Tracking
 from registry.versions import find_alias
@@ -116,6 +121,12 @@ def test_drift_checks_each_champion(settings: Settings, instance: DagsterInstanc
     (check,) = done.get_asset_check_evaluations()
     assert (check.asset_key.to_user_string(), check.check_name) == ("lightgbm/drift", "psi")
     assert check.partition == "POOLED"
+    (observed,) = [
+        event.asset_observation_data.asset_observation
+        for event in done.all_events
+        if event.event_type is DagsterEventType.ASSET_OBSERVATION
+    ]
+    assert observed.metadata["version"].value == f"{NAME}/1"
     assert float(str(check.metadata["psi_p_up"].value)) >= 0
 
 
@@ -148,20 +159,40 @@ def test_promote_then_roll_back(
     assert _alias(world, "previous") == 2
 
 
-@pytest.mark.parametrize(("change", "word"), [({"to": "king"}, "king"), ({"version": 99}, "99")])
+@pytest.mark.parametrize(("change", "words"), [({"version": 99}, "99"), ({"why": ""}, "why = ''")])
 def test_a_wrong_promotion_moves_nothing(
     settings: Settings,
     world: serving.World,
     instance: DagsterInstance,
     change: dict[str, Any],
-    word: str,
+    words: str,
 ) -> None:
     before = _alias(world, "champion")
     config = {"name": NAME, "version": 2, "why": "a test", **change}
     done = _run(instance, "promote", "promote_version", config)
     assert not done.success
-    assert word in _failure(done)
+    assert words in _failure(done)
     assert _alias(world, "champion") == before
+
+
+def test_an_unknown_alias_is_refused_before_the_run(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    config = {"name": NAME, "version": 2, "why": "a test", "to": "king"}
+    with pytest.raises(DagsterInvalidConfigError, match="king"):
+        _run(instance, "promote", "promote_version", config)
+
+
+def test_a_retraining_out_of_bounds_fails_before_any_work(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    done = _run(instance, "retrain", "plan_units", {"days_back": 19})
+    assert not done.success
+    assert {event.step_key for event in done.all_events if event.is_step_start} == {"plan_units"}
+    said = _failure(done).strip()
+    assert "days_back = 19" in said
+    assert "20 to 3650" in said
+    assert "\n" not in said
 
 
 @pytest.mark.data
