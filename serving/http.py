@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from serving import status
@@ -22,7 +23,23 @@ from tradewind import __version__
 from tradewind.contracts import Prediction
 from tradewind.errors import ErrorCode, TradewindError
 
-api = FastAPI(title="Tradewind serving", version=__version__)
+PREFIX = "/ml"
+ASSETS = "/static_content"
+"""Where BentoML serves the files of its own Swagger page."""
+# FastAPI's own documentation pages load their scripts from a public CDN: `docs` below does not.
+api = FastAPI(title="Tradewind serving", version=__version__, docs_url=None, redoc_url=None)
+
+
+@api.get("/docs", include_in_schema=False)
+def docs() -> HTMLResponse:
+    """Return the page on which a person tries the endpoints; works without a network."""
+    return get_swagger_ui_html(
+        openapi_url=f"{PREFIX}{api.openapi_url}",
+        title=api.title,
+        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS}/favicon-light-32x32.png",
+    )
 
 
 class ManyRequest(BaseModel):

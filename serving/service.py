@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 from serving.errors import ErrorContract, status_of
-from serving.http import api, ask_many, asks_of, passes
+from serving.http import PREFIX, api, ask_many, asks_of, passes
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.runtime import Runtime
 from tradewind.errors import ErrorCode, TradewindError
@@ -72,7 +72,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
     http={"host": SETTINGS.serving.host, "port": SETTINGS.serving.port},
     logging={"access": {"enabled": False}},
 )
-@bentoml.asgi_app(api, path="/ml")
+@bentoml.asgi_app(api, path=PREFIX)
 class Tradewind:
     """Predictions of the champions, for many symbols at once or a caller's own window."""
 
