@@ -119,8 +119,8 @@ def _figures(facts: CardFacts) -> list[str]:
         *lines,
         "",
         f"Intervals: {level}, moving-block bootstrap. Log-loss minus the base rate's: "
-        f"{interval(metrics, 'log_loss_minus_base_rate', 5)} (test), "
-        f"{interval(metrics, 'wf_log_loss_minus_base_rate', 5)} (walk-forward).",
+        f"test {interval(metrics, 'log_loss_minus_base_rate', 5)}, "
+        f"walk-forward {interval(metrics, 'wf_log_loss_minus_base_rate', 5)}.",
         f"After costs, walk-forward: Sharpe {interval(metrics, 'wf_sharpe', 2)}, net return "
         f"{interval(metrics, 'wf_net_return', 4)}, {interval(metrics, 'wf_trades', 0)} trades.",
         f"Uncertainty: abstains on {interval(metrics, 'abstain_share', 3)} of rows; mean "

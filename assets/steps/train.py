@@ -194,31 +194,32 @@ def fit(
     work = workspace(settings, task)
     tracking = Tracking(settings)
     training_set = TrainingSet.load(work.training_set)
-    known = _known_run(work)
-    parent, retrains = place(tracking, known, task)
     started = time.monotonic()
-    with tracking.start_run(
-        unit_name(task.family, task.key),
-        parent_run_id=parent,
-        run_id=known,
-        tags={
-            **unit_tags(settings, task),
-            RETRAINS_TAG: retrains,
-            "data_span": span_text(training_set.start_ms, training_set.end_ms),
-        },
-        params=unit_params(settings, task),
-    ) as run:
-        write_json(work.tracking_run, {"run_id": run.run_id})
-        url = run_url(settings, tracking.experiment_id, run.run_id)
-        if on_run is not None:
-            on_run(run.run_id, url)
+    # Under the lock before the run is opened: two that start at once would open one each.
+    with work.locked("fit"):
+        known = _known_run(work)
+        parent, retrains = place(tracking, known, task)
+        with tracking.start_run(
+            unit_name(task.family, task.key),
+            parent_run_id=parent,
+            run_id=known,
+            tags={
+                **unit_tags(settings, task),
+                RETRAINS_TAG: retrains,
+                "data_span": span_text(training_set.start_ms, training_set.end_ms),
+            },
+            params=unit_params(settings, task),
+        ) as run:
+            write_json(work.tracking_run, {"run_id": run.run_id})
+            url = run_url(settings, tracking.experiment_id, run.run_id)
+            if on_run is not None:
+                on_run(run.run_id, url)
 
-        def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-            run.log_metrics(dict(metrics), step=epoch)
-            if log is not None:
-                log(epoch, metrics)
+            def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+                run.log_metrics(dict(metrics), step=epoch)
+                if log is not None:
+                    log(epoch, metrics)
 
-        with work.locked("fit"):
             outcome = fit_candidate(
                 settings,
                 training_set,
@@ -229,12 +230,12 @@ def fit(
                 workdir=work.root,
                 on_epoch=on_epoch,
             )
-        if not outcome.reused:
-            seconds = round(time.monotonic() - started, 3)
-            log_changed(run, {**_best(outcome.report), "fit_seconds": seconds})
-            run.set_tags({STAGE_TAG: "fitted"})
-        parts = {name: outcome.slice(name) for name in CONTEXTS}
-        log_datasets(run, slices_of(settings, task, training_set, parts))
+            if not outcome.reused:
+                seconds = round(time.monotonic() - started, 3)
+                log_changed(run, {**_best(outcome.report), "fit_seconds": seconds})
+                run.set_tags({STAGE_TAG: "fitted"})
+            parts = {name: outcome.slice(name) for name in CONTEXTS}
+            log_datasets(run, slices_of(settings, task, training_set, parts))
     return {
         "epochs": outcome.report.epochs,
         "best_epoch": outcome.report.best_epoch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import structlog
@@ -22,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+HOME_VARIABLE = "TRADEWIND_HOME"
+OWN_HOME = ("demo", "up")
 DATA = "Data"
 MODELS = "Models"
 RUN = "Serve and trade"
@@ -46,6 +49,22 @@ app.add_typer(safety.kill_app, name="kill", rich_help_panel=RUN)
 app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
 app.add_typer(clock.clock_app, name="clock", rich_help_panel=LOOK)
 app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)
+
+
+@app.callback()
+def _same_home(context: typer.Context) -> None:
+    """Look at the home that `up` runs: a kill switch thrown elsewhere would stop nothing."""
+    from pipelines.up.homes import DEFAULT_HOME, adopt, choose_home, clock_of
+
+    if context.invoked_subcommand in OWN_HOME or os.environ.get(HOME_VARIABLE):
+        return
+    home = choose_home()
+    if home == DEFAULT_HOME.absolute():
+        return
+    adopt(home)
+    os.environ.setdefault("TRADEWIND_CLOCK", clock_of(home))
+    if "--help" not in sys.argv:
+        sys.stderr.write(f"home: {home} (a finished demo's; {HOME_VARIABLE} names another)\n")
 
 
 def main() -> None:

@@ -53,11 +53,29 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
                 "and the paths given exist and may be written\n"
             )
             raise typer.Exit(1) from error
+        except Exception as error:
+            if os.environ.get("TRADEWIND_TRACEBACK") or not _is_full_database(error):
+                raise
+            sys.stderr.write(
+                f"error: disk_full: a database could not be written ({error.args[0]}). "
+                "Free space where TRADEWIND_HOME is, then run the same command again\n"
+            )
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; run the same command again to continue\n")
             raise typer.Exit(130) from None
 
     return run
+
+
+def _is_full_database(error: Exception) -> bool:
+    """Return whether SQLite found no room; it says so in words only, in either of two ways."""
+    if "sqlalchemy" not in sys.modules:
+        return False
+    from sqlalchemy.exc import OperationalError
+
+    said = ("disk I/O error", "database or disk is full")
+    return isinstance(error, OperationalError) and any(words in str(error) for words in said)
 
 
 def emit(value: Mapping[str, Any], as_json: bool, text: Callable[[], None]) -> None:

@@ -32,17 +32,39 @@ Probe = Callable[[Started], str | None]
 
 
 def http(url: str) -> Probe:
-    """Well when ``url`` answers 200."""
+    """Well when ``url`` answers 200, and it is this process that answers."""
     import httpx
 
-    def probe(_started: Started) -> str | None:
+    port = httpx.URL(url).port or 80
+
+    def probe(started: Started) -> str | None:
         try:
             answer = httpx.get(url, timeout=ANSWER_S)
         except httpx.HTTPError as error:
             return f"{url}: {type(error).__name__}"
-        return None if answer.status_code == httpx.codes.OK else f"{url}: {answer.status_code}"
+        if answer.status_code != httpx.codes.OK:
+            return f"{url}: {answer.status_code}"
+        return _someone_else(port, started.pid)
 
     return probe
+
+
+def _someone_else(port: int, pid: int) -> str | None:
+    """Say whose port it is, if it is neither the process's nor one of its children's."""
+    import psutil
+
+    try:
+        family = {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return f"process {pid} is gone"
+    holders = {
+        item.pid
+        for item in psutil.net_connections(kind="tcp")
+        if item.status == psutil.CONN_LISTEN and item.laddr.port == port and item.pid is not None
+    }
+    if not holders or holders & family:
+        return None
+    return f"port {port} is held by process {min(holders)}, which is not ours"
 
 
 def code_server(port: int) -> Probe:

@@ -68,6 +68,14 @@ def holds_demo(home: Path) -> bool:
     return (home / PLAN).exists()
 
 
+def clock_of(home: Path) -> str:
+    """Return the clock that a home's `up` runs, or ran, on."""
+    from pipelines.up.mode import as_before
+    from pipelines.up.state import load
+
+    return as_before(load_settings(home=home), load(home))
+
+
 def settings_of() -> Settings:
     """Return the settings of the chosen home, on the clock that its `up` runs, or ran, on."""
     from pipelines.up.mode import as_before

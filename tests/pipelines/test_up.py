@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,13 @@ from rich.console import Console
 from pipelines.cli.look_status import print_status
 from pipelines.status import collect, in_words
 from pipelines.up import homes, ports, state
-from pipelines.up.health import Started, _late_beats, engine, read_engine
+from pipelines.up.health import Started, _late_beats, engine, http, read_engine
 from pipelines.up.mode import choose_mode
 from pipelines.up.parts import Part, Plan, make_plan, write_workspace
 from pipelines.up.state import ProcessState, UpState, log_of, orphans
 from pipelines.up.supervisor import GIVEN_UP, HEALTHY, QUICK_DEATHS, Supervisor
 from pipelines.up.trading import Told
+from tests.pipelines.conftest import ROOT, command, environment
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger.lease import process_identity
 from tradewind.settings import Settings, load_settings
@@ -360,3 +363,49 @@ def test_a_second_up_is_refused_with_the_pid_of_the_first(settings: Settings) ->
     assert refused.value.code is ErrorCode.ALREADY_RUNNING
     with _alone(settings.home):
         pass  # the first has ended
+
+
+def test_an_answer_of_another_process_is_not_health() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        probe = http(f"http://127.0.0.1:{server.server_port}/")
+        assert probe(Started(os.getpid(), time.time())) is None
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+            said = probe(Started(other.pid, time.time()))
+        assert (
+            said == f"port {server.server_port} is held by process {os.getpid()}, which is not ours"
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_every_command_means_the_home_that_up_runs(tmp_path: Path) -> None:
+    state = tmp_path / "var" / "demo" / "demo"
+    state.mkdir(parents=True)
+    (state / "plan.json").write_text("{}")
+    kept = {"TRADEWIND_ENGINE__CYCLE_S": "17"}
+    (state / "finished.json").write_text(json.dumps({"environment": kept}))
+    variables = environment(tmp_path, PYTHONPATH=str(ROOT))
+    del variables["TRADEWIND_HOME"]
+
+    def shown(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command("config", "show", "--json"),
+            cwd=tmp_path,
+            env={**variables, **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    found = shown()
+    settings = json.loads(found.stdout)
+    assert settings["home"] == str(tmp_path / "var" / "demo")
+    assert settings["clock"] == "replay"
+    assert settings["engine"]["cycle_s"] == 17
+    assert "home: " in found.stderr
+    other = shown(TRADEWIND_HOME=str(tmp_path / "mine"))
+    assert json.loads(other.stdout)["home"] == str(tmp_path / "mine")
+    assert json.loads(other.stdout)["clock"] == "wall"
