@@ -99,6 +99,7 @@ def _make_room(home: Path, asked: str, *, fresh: bool) -> None:
             f"TRADEWIND_HOME = {home} holds something that is not a demo",
             "Point TRADEWIND_HOME at an empty folder, or unset it (default var/demo)",
         )
+    _refuse_where_up_ran(home, fresh=fresh)
     same = not plan.exists() or _read(plan)["asked"] == asked
     if fresh or (home / FINISHED).exists():
         shutil.rmtree(home)
@@ -110,6 +111,27 @@ def _make_room(home: Path, asked: str, *, fresh: bool) -> None:
         )
 
 
+def _refuse_where_up_ran(home: Path, *, fresh: bool) -> None:
+    """Keep what `up` went on with in this home: its account and its models."""
+    from pipelines.up.state import load
+
+    known = load(home)
+    if known is None:
+        return
+    if known.running:
+        raise TradewindError(
+            ErrorCode.ALREADY_RUNNING,
+            f"`tradewind up` runs in {home} (pid {known.pid})",
+            "Stop it with Ctrl-C first, or point TRADEWIND_HOME at an empty folder",
+        )
+    if not fresh:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"`tradewind up` went on with the demo in {home}: a new one would remove its account",
+            "Run `tradewind demo --fresh` to remove it, or point TRADEWIND_HOME at an empty folder",
+        )
+
+
 def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretch:
     state = settings.home / STATE_FOLDER
     if (state / "plan.json").exists():
@@ -118,7 +140,7 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
         stages.console.print(f"[cyan]continuing the demo in {settings.home}[/]")
         return stretch
     from pipelines.definitions import defs
-    from pipelines.launch import QUIET, open_instance
+    from pipelines.launch import IN_OUR_LOCATION, QUIET, open_instance
     from tradewind.ledger import open_ledger
     from tradewind.ledger.clock import set_replay_clock
     from tradewind.market.active import active_set, store_for
@@ -136,7 +158,11 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
             for symbol in symbols:
                 bar.update(task, note=symbol)
                 job.execute_in_process(
-                    instance=instance, partition_key=symbol, run_config=QUIET, raise_on_error=True
+                    instance=instance,
+                    partition_key=symbol,
+                    run_config=QUIET,
+                    tags=IN_OUR_LOCATION,
+                    raise_on_error=True,
                 )
                 bar.advance(task)
         store = store_for(settings)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.up.homes import DEMO_HOME
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _figures(tracking: Tracking, version: RegisteredVersion, symbol: str) -> dic
     names = [
         *(f"{name}{end}" for name in SHOWN for end in ("", "_low", "_high")),
         "ece_perfect",
-        *(f"{baseline}_{name}" for baseline in BASELINES for name in SHOWN),
+        *(f"{name}_{baseline}" for baseline in BASELINES for name in SHOWN),
     ]
     walked = {name: value for name, value in report.items() if name in WALK_FORWARD}
     return {
@@ -119,12 +120,12 @@ def print_summary(console: Console, found: dict[str, Any], path: Path) -> None:
         markup=False,
     )
     home = found["home"]
-    prefix = f"TRADEWIND_HOME={home} TRADEWIND_CLOCK=replay"
+    prefix = "" if home == str(DEMO_HOME.absolute()) else f"TRADEWIND_HOME={home} "
     console.print(
         f"summary  {path.absolute()}\n"
-        f"story    {prefix} tradewind explain latest\n"
-        f"status   TRADEWIND_HOME={home} tradewind status\n"
-        f"pages    TRADEWIND_HOME={home} tradewind up: Dagster, MLflow and serving; the engine "
+        f"story    {prefix}tradewind explain latest\n"
+        f"status   {prefix}tradewind status\n"
+        f"pages    {prefix}make up: Dagster, MLflow and serving; the engine "
         f"goes on through the {found['data']['unread_days']} days that the demo left unread",
         soft_wrap=True,
         highlight=False,
@@ -154,7 +155,7 @@ def _table(found: dict[str, Any]) -> Table:
                 family,
                 f"{figures['auc']:.3f} [{figures['auc_low']:.3f}, {figures['auc_high']:.3f}]",
                 *(
-                    f"{figures[name]:.4f} ({_short(figures.get(f'base_rate_{name}'))})"
+                    f"{figures[name]:.4f} ({_short(figures.get(f'{name}_base_rate'))})"
                     for name in ("log_loss", "brier")
                 ),
                 f"{figures['ece']:.3f} [{figures['ece_low']:.3f}, {figures['ece_high']:.3f}]",

@@ -28,6 +28,8 @@ LOCAL_NAME = "dagster.local.yaml"
 BACKUP_NAME = "dagster.yaml.bak"
 DATABASE_VARIABLE = "TRADEWIND_DAGSTER_DATABASE_URL"
 CONNECT_TIMEOUT_S = 10
+CREATED_NAME = ".created"
+CREATE_TIMEOUT_S = 120
 HEADER = f"""\
 # Written by Tradewind from the repository's {NAME} and the settings: what is changed here is
 # lost (the previous file is {BACKUP_NAME}). Settings of your own belong in {LOCAL_NAME}.
@@ -53,7 +55,30 @@ def dagster_home(settings: Settings) -> Path:
     os.environ["DAGSTER_HOME"] = str(home)
     if settings.dagster_database_url is not None:
         os.environ[DATABASE_VARIABLE] = settings.dagster_database_url
+    else:
+        _create_databases(home)
     return home
+
+
+def _create_databases(home: Path) -> None:
+    """Create the embedded databases once: two processes that do so together break them.
+
+    Web server and daemon, started side by side in a new home, would both stamp the schema's
+    revision, and every later start would find two.
+    """
+    from filelock import FileLock
+
+    made = home / CREATED_NAME
+    if made.exists():
+        return
+    with FileLock(home / f"{CREATED_NAME}.lock", timeout=CREATE_TIMEOUT_S):
+        if made.exists():
+            return
+        from dagster import DagsterInstance
+
+        with DagsterInstance.from_config(str(home)) as instance:
+            instance.get_runs_count()
+        write_bytes(made, b"")
 
 
 def database_url(settings: Settings) -> URL | None:

@@ -19,6 +19,8 @@ __all__ = ["Finished", "dagster_home", "launch", "open_instance", "resolve_job"]
 LAUNCHER_TAG = "tradewind/launcher"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 POLL_S = 0.5
+IN_OUR_LOCATION = {".dagster/repository": "__repository__@tradewind"}
+"""Tag by which a job's page finds its runs; a run launched outside the pages has none."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def launch(
         run_config={**(run_config or {}), **QUIET},
         # Whoever called runs the command again; a daemon beside it should not.
         tags={
+            **IN_OUR_LOCATION,
             **(tags or {}),
             LAUNCHER_TAG: _launcher(run_id, os.getpid()),
             MAX_RETRIES_TAG: "0",

@@ -41,6 +41,8 @@ RETRIED = frozenset(
 KILL_FILE = "KILL"
 WAITING, TRADING, IDLE = "waiting", "trading", "idle"
 REPLAY_ENDED = "replay has reached the last bar"
+SIGN_OF_LIFE_S = 10.0
+"""How often an engine that waits repeats what it does, at least."""
 IDLE_S = 1.0
 """How often an engine that has nothing to do looks again."""
 Progress = Callable[[int, int], None]
@@ -50,6 +52,22 @@ Tell = Callable[[str, str], None]
 
 def _untold(_state: str, _detail: str) -> None:
     """Tell nobody."""
+
+
+class _Teller:
+    """Tells, and repeats the last words as a sign of life."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last = (IDLE, "")
+
+    def __call__(self, state: str, detail: str) -> None:
+        self._last = (state, detail)
+        self._tell(state, detail)
+
+    def again(self) -> None:
+        """Repeat what was told last."""
+        self._tell(*self._last)
 
 
 class SettableClock(Clock, Protocol):
@@ -221,36 +239,47 @@ def run_paced(
         Called at every turn.
     """
     step = engine.settings.market.timeframe_ms
-    stopping = stop or threading.Event()
+    stopping, tell = stop or threading.Event(), _Teller(tell)
     with _signals(stopping), engine.running() as steps:
         while not stopping.is_set():
             wanted = missing()
             if wanted is not None:
                 tell(WAITING, wanted)
-                _hold(engine, stopping, IDLE_S)
+                _hold(engine, stopping, tell, IDLE_S)
                 continue
             report = _attempted(engine, steps, tell)
             if report is None:
-                _hold(engine, stopping, IDLE_S)
+                _hold(engine, stopping, tell, IDLE_S)
                 continue
             close = (report.now_ms // step + 1) * step
             end = last_close()
             if end is None or close > end:
                 tell(IDLE, REPLAY_ENDED)
-                _hold(engine, stopping, IDLE_S)
+                _hold(engine, stopping, tell, IDLE_S)
                 continue
             tell(TRADING, f"replaying, a bar every {pace_s:g} s")
-            _hold(engine, stopping, max(0.0, pace_s - report.duration_s))
+            _hold(engine, stopping, tell, max(0.0, pace_s - report.duration_s))
             if not stopping.is_set():
                 clock.set(close)
 
 
-def _hold(engine: Engine, stopping: threading.Event, seconds: float) -> None:
-    """Wait, keeping the lease: a slow pace must not look like a dead engine."""
+def _hold(engine: Engine, stopping: threading.Event, tell: _Teller, seconds: float) -> None:
+    """Wait, keeping the lease and telling so: a slow pace must not look like a dead engine.
+
+    A ledger that does not answer is waited for; only a lost lease ends the engine.
+    """
     deadline = time.monotonic() + seconds
-    slice_s = engine.settings.engine.lease_s / 3
+    slice_s = min(engine.settings.engine.lease_s / 3, SIGN_OF_LIFE_S)
     while (left := deadline - time.monotonic()) > 0 and not stopping.wait(min(left, slice_s)):
-        engine.lease.renew()
+        try:
+            engine.lease.renew()
+        except TradewindError as error:
+            if error.code not in RETRIED:
+                raise
+            tell(WAITING, str(error))
+        else:
+            if left > slice_s:
+                tell.again()
 
 
 def _attempted(engine: Engine, steps: Cycle, tell: Tell) -> CycleReport | None:
@@ -274,22 +303,26 @@ def run_live(engine: Engine, *, tell: Tell = _untold, stop: threading.Event | No
     or the exchange does not answer is told in the log and tried again: it is as safe as one
     that was killed there. Any other error ends the engine.
     """
-    stopping = stop or threading.Event()
+    stopping, tell = stop or threading.Event(), _Teller(tell)
     with _signals(stopping), engine.running() as steps:
         while not stopping.is_set():
             if _attempted(engine, steps, tell) is not None:
                 tell(TRADING, "on live bars")
-            _wait(engine, stopping)
+            _wait(engine, stopping, tell)
 
 
-def _wait(engine: Engine, stopping: threading.Event) -> None:
+def _wait(engine: Engine, stopping: threading.Event, tell: _Teller) -> None:
     """Wait for the next cycle's turn, or for a bar that closes before it."""
     engine_settings, timeframe = engine.settings.engine, engine.settings.market.timeframe
-    deadline = time.monotonic() + engine_settings.cycle_s
+    told = time.monotonic()
+    deadline = told + engine_settings.cycle_s
     bar = last_closed_bar(engine.clock.now_ms(), timeframe)
-    while not stopping.wait(engine_settings.poll_s) and time.monotonic() < deadline:
+    while not stopping.wait(engine_settings.poll_s) and (now := time.monotonic()) < deadline:
         if last_closed_bar(engine.clock.now_ms(), timeframe) != bar:
             return
+        if now - told > SIGN_OF_LIFE_S:
+            told = now
+            tell.again()
 
 
 @contextmanager

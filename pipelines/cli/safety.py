@@ -36,6 +36,7 @@ def on(
     from tradewind.ledger import open_ledger
 
     settings = load_settings()
+    _require_books(settings)
     with open_ledger(settings) as ledger:
         ledger.kill_switch.engage(why, flatten=flatten, who=getpass.getuser())
         _tell(settings, ledger, as_json)
@@ -88,6 +89,18 @@ def reset_peak(why: str = WhyOption, as_json: bool = JsonOption) -> None:
         _tell(settings, ledger, as_json)
 
 
+def _require_books(settings: Settings) -> None:
+    """Refuse a home that does not exist: most often it is another folder's that is meant."""
+    url = settings.ledger_database_url
+    home = Path(url.removeprefix("sqlite:///")).parent
+    if url.startswith("sqlite:///") and not home.is_dir():
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"there is no ledger below {home}: no engine trades in this home",
+            "Export TRADEWIND_HOME (or TRADEWIND_LEDGER_URL) of the engine that is to stop",
+        )
+
+
 def _kill_file(settings: Settings) -> Path:
     from policy.engine import KILL_FILE
 
@@ -95,10 +108,13 @@ def _kill_file(settings: Settings) -> Path:
 
 
 def _tell(settings: Settings, ledger: Ledger, as_json: bool) -> None:
+    from tradewind.ledger import engine_alive
+
     state, file = ledger.kill_switch.state(), _kill_file(settings)
     history = ledger.interventions()
     resets = [item for item in history if item.kind == "peak_reset"]
     value: dict[str, Any] = {
+        "engine_alive": engine_alive(ledger),
         "engaged": state.engaged,
         "flatten": state.flatten,
         "who": state.who,
@@ -114,6 +130,8 @@ def _tell(settings: Settings, ledger: Ledger, as_json: bool) -> None:
 def _lines(value: dict[str, Any]) -> list[str]:
     word = "on, closing positions" if value["flatten"] else "on"
     lines = [f"kill switch: {word if value['engaged'] else 'off'}"]
+    if not value["engine_alive"]:
+        lines.append("no engine runs on these books now")
     if value["file"]:
         lines.append(f"file: {value['file']} (engages it at the engine's next cycle)")
     since = value["peak_since_ms"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import typer
 
@@ -57,8 +56,9 @@ def logs(
 ) -> None:
     """Print the log of a process that `tradewind up` runs, or ran."""
     from pipelines.up.homes import choose_home
+    from pipelines.up.logs import follow as followed
+    from pipelines.up.logs import tail
     from pipelines.up.state import folder_of, log_of
-    from pipelines.up.supervisor import tail
 
     home = choose_home()
     path = log_of(home, name)
@@ -69,11 +69,9 @@ def logs(
             f"there is no log of {name!r} in {home}",
             f"Name one of: {', '.join(known)}" if known else "Run `tradewind up` first",
         )
-    sys.stdout.write("".join(f"{line}\n" for line in tail(path, lines)))
-    sys.stdout.flush()
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        stream.seek(0, 2)
-        while follow:
-            sys.stdout.write(stream.read())
-            sys.stdout.flush()
-            time.sleep(FOLLOW_S)
+    if not follow:
+        sys.stdout.write("".join(f"{line}\n" for line in tail(path, lines)))
+        return
+    for text in followed(path, lines, FOLLOW_S):
+        sys.stdout.write(text)
+        sys.stdout.flush()

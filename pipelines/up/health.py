@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ANSWER_S = 3.0
-"""How long a probe waits for its answer."""
-ENGINE_SILENT_S = 90.0
-"""An engine that told nothing for so long is not well; it tells at every turn."""
+from tradewind.settings import UpSettings
+
+DEFAULTS = UpSettings()
 ENGINE_FILE = "engine.json"
 BEATS = """
 { instance { daemonHealth { allDaemonStatuses {
@@ -31,7 +30,7 @@ class Started:
 Probe = Callable[[Started], str | None]
 
 
-def http(url: str) -> Probe:
+def http(url: str, limits: UpSettings = DEFAULTS) -> Probe:
     """Well when ``url`` answers 200, and it is this process that answers."""
     import httpx
 
@@ -39,7 +38,7 @@ def http(url: str) -> Probe:
 
     def probe(started: Started) -> str | None:
         try:
-            answer = httpx.get(url, timeout=ANSWER_S)
+            answer = httpx.get(url, timeout=limits.answer_s)
         except httpx.HTTPError as error:
             return f"{url}: {type(error).__name__}"
         if answer.status_code != httpx.codes.OK:
@@ -67,7 +66,7 @@ def _someone_else(port: int, pid: int) -> str | None:
     return f"port {port} is held by process {min(holders)}, which is not ours"
 
 
-def code_server(port: int) -> Probe:
+def code_server(port: int, limits: UpSettings = DEFAULTS) -> Probe:
     """Well when Dagster's gRPC server calls itself serving."""
 
     def probe(_started: Started) -> str | None:
@@ -78,7 +77,7 @@ def code_server(port: int) -> Probe:
             stub = health_pb2_grpc.HealthStub(channel)
             question = health_pb2.HealthCheckRequest(service="DagsterApi")
             try:
-                answer = stub.Check(question, timeout=ANSWER_S)
+                answer = stub.Check(question, timeout=limits.answer_s)
             except grpc.RpcError as error:
                 return f"gRPC on port {port}: {error.code().name}"
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -87,13 +86,15 @@ def code_server(port: int) -> Probe:
     return probe
 
 
-def daemon(webserver: str) -> Probe:
+def daemon(webserver: str, limits: UpSettings = DEFAULTS) -> Probe:
     """Well when every required daemon's last heartbeat is this process's and is healthy."""
     import httpx
 
     def probe(started: Started) -> str | None:
         try:
-            answer = httpx.post(f"{webserver}/graphql", json={"query": BEATS}, timeout=ANSWER_S)
+            answer = httpx.post(
+                f"{webserver}/graphql", json={"query": BEATS}, timeout=limits.answer_s
+            )
             answer.raise_for_status()
         except httpx.HTTPError as error:
             return f"{webserver} cannot be asked: {type(error).__name__}"
@@ -114,7 +115,7 @@ def _late_beats(statuses: list[dict[str, Any]], since_s: float) -> str | None:
     return f"no heartbeat of {', '.join(sorted(late))}" if late else None
 
 
-def engine(home: Path) -> Probe:
+def engine(home: Path, limits: UpSettings = DEFAULTS) -> Probe:
     """Well when the engine of this process told lately what it does, even that it waits."""
 
     def probe(started: Started) -> str | None:
@@ -122,7 +123,7 @@ def engine(home: Path) -> Probe:
         if told is None or told["pid"] != started.pid:
             return "has not told anything yet"
         silent_s = time.time() - told["wall_ms"] / 1000
-        return None if silent_s < ENGINE_SILENT_S else f"told nothing for {silent_s:.0f} s"
+        return None if silent_s < limits.engine_silent_s else f"told nothing for {silent_s:.0f} s"
 
     return probe
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.files import write_json
 from tradewind.settings import Settings, load_settings
 
 DEFAULT_HOME = Path("var")
@@ -16,17 +18,91 @@ DEMO_HOME = DEFAULT_HOME / "demo"
 HOME_VARIABLE = "TRADEWIND_HOME"
 FINISHED = Path("demo") / "finished.json"
 PLAN = Path("demo") / "plan.json"
+DATABASES = Path("up") / "databases.json"
+DATABASE_VARIABLES = {
+    "ledger_url": "TRADEWIND_LEDGER_URL",
+    "dagster_database_url": "TRADEWIND_DAGSTER_DATABASE_URL",
+}
 RECORDED = ("PROFILE", "DATA", "MARKET", "FEATURES", "TRAINING", "BOOSTED", "DEEP")
 RECORDED_POLICY = ("CALIBRATION", "THRESHOLDS", "SIZING", "RISK", "COSTS", "ENGINE")
 
 
 def choose_home(folder: Path = Path()) -> Path:
-    """Return TRADEWIND_HOME, else a finished demo's home, else the default."""
+    """Return the home that is meant: the one named, else the one where `up` runs.
+
+    Named is TRADEWIND_HOME, or ``home`` in tradewind.toml. Where neither is, it is a finished
+    demo's or the default one: the one whose `up` runs, the demo's if none does.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` when `up` runs in both: a command must not guess which is meant.
+    """
     given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given).absolute()
-    demo = folder / DEMO_HOME
-    return (demo if (demo / FINISHED).exists() else folder / DEFAULT_HOME).absolute()
+    settings = load_settings()
+    if "home" in settings.model_fields_set:
+        return settings.home.absolute()
+    demo, usual = (folder / DEMO_HOME).absolute(), (folder / DEFAULT_HOME).absolute()
+    running = [home for home in (demo, usual) if _runs(home)]
+    if len(running) > 1:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"`tradewind up` runs in {demo} and in {usual}",
+            f"Say which is meant: export {HOME_VARIABLE}=…",
+        )
+    if running:
+        return running[0]
+    return demo if (demo / FINISHED).exists() else usual
+
+
+def _runs(home: Path) -> bool:
+    from pipelines.up.state import load
+
+    known = load(home)
+    return known is not None and known.running
+
+
+def record_databases(home: Path, settings: Settings) -> None:
+    """Write down which databases `up` uses, without passwords: other terminals must use these."""
+    write_json(home / DATABASES, _databases(settings))
+
+
+def check_databases(home: Path, settings: Settings) -> None:
+    """Refuse settings that mean other databases than the `up` which runs in ``home``.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_setting``: a kill switch set in an empty ledger would stop nothing.
+    """
+    path = home / DATABASES
+    if not path.exists() or not _runs(home):
+        return
+    from policy.engine import KILL_FILE
+
+    theirs: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    for name, mine in _databases(settings).items():
+        if theirs.get(name, mine) != mine:
+            raise TradewindError(
+                ErrorCode.BAD_SETTING,
+                f"{name} = {mine} here, but `tradewind up` in {home} uses {theirs[name]}",
+                f"Export {DATABASE_VARIABLES[name]} as it was for `up`. To stop new entries "
+                f"without it, create the file {home / KILL_FILE}",
+            )
+
+
+def _databases(settings: Settings) -> dict[str, str]:
+    return {
+        "ledger_url": _nameless(settings.ledger_database_url),
+        "dagster_database_url": _nameless(settings.dagster_database_url or "SQLite"),
+    }
+
+
+def _nameless(url: str) -> str:
+    """Return a database's address without user and password."""
+    return re.sub(r"://\S*@", "://", url)
 
 
 def recordable(environment: Mapping[str, str]) -> dict[str, str]:

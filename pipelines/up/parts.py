@@ -20,6 +20,8 @@ from tradewind.settings import Settings
 
 DAEMON, ENGINE = "daemon", "engine"
 LOCATION = "tradewind"
+READY = (sys.executable, "-m", "pipelines.instance", sys.executable, "-m")
+"""A Dagster module, started when the instance's settings file was brought up to date."""
 LIGHT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -40,7 +42,9 @@ class Part:
     needs
         Parts that must be well before it is started the first time.
     keeps_children
-        Children outlive its sudden death: a Dagster run goes on when its code server restarts.
+        Children outlive its death: a Dagster run goes on when its code server restarts.
+    after_death
+        Command that is run, beside everything else, whenever the process has died.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Part:
     address: str | None = None
     needs: tuple[str, ...] = ()
     keeps_children: bool = False
+    after_death: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,7 +81,7 @@ def make_plan(settings: Settings, ports: Mapping[str, int], pace_s: float) -> Pl
     parts = [
         *([_mlflow(settings, ports[MLFLOW])] if own_server else []),
         *_dagster(settings, ports),
-        _serving(ports[SERVING], (MLFLOW,) if own_server else ()),
+        _serving(settings, ports[SERVING], (MLFLOW,) if own_server else ()),
         _engine(shared, pace_s),
     ]
     return Plan(shared, environment, tuple(parts))
@@ -123,7 +128,7 @@ def _mlflow(settings: Settings, port: int) -> Part:
     return Part(
         MLFLOW,
         (sys.executable, "-m", "mlflow", *command),
-        health.http(f"{address(port)}/health"),
+        health.http(f"{address(port)}/health", settings.up),
         address(port),
         environment={
             # By environment, not argument: a database's password must not stand in `ps`.
@@ -145,35 +150,39 @@ def _dagster(settings: Settings, ports: Mapping[str, int]) -> list[Part]:
         Part(
             CODE_SERVER,
             (
-                *(sys.executable, "-m", "dagster", "api", "grpc", *listen, *code),
+                *(*READY, "dagster", "api", "grpc", *listen, *code),
                 *("--location-name", LOCATION, "--use-python-environment-entry-point"),
             ),
-            health.code_server(ports[CODE_SERVER]),
+            health.code_server(ports[CODE_SERVER], settings.up),
             f"grpc://{LOOPBACK}:{ports[CODE_SERVER]}",
             keeps_children=True,
+            after_death=(
+                *(sys.executable, "-m", "pipelines.up.runs"),
+                *("--code-server", str(ports[CODE_SERVER])),
+            ),
         ),
         Part(
             WEBSERVER,
-            (sys.executable, "-m", "dagster_webserver", *pages, *workspace),
-            health.http(f"{web}/server_info"),
+            (*READY, "dagster_webserver", *pages, *workspace),
+            health.http(f"{web}/server_info", settings.up),
             web,
             (CODE_SERVER,),
         ),
         Part(
             DAEMON,
-            (sys.executable, "-m", "dagster._daemon", "run", *workspace),
-            health.daemon(web),
+            (*READY, "dagster._daemon", "run", *workspace),
+            health.daemon(web, settings.up),
             None,
             (WEBSERVER,),
         ),
     ]
 
 
-def _serving(port: int, needs: tuple[str, ...]) -> Part:
+def _serving(settings: Settings, port: int, needs: tuple[str, ...]) -> Part:
     return Part(
         SERVING,
         (sys.executable, "-m", "serving"),
-        health.http(f"{address(port)}/livez"),
+        health.http(f"{address(port)}/livez", settings.up),
         address(port),
         needs,
     )
@@ -183,7 +192,7 @@ def _engine(settings: Settings, pace_s: float) -> Part:
     return Part(
         ENGINE,
         (sys.executable, "-m", "pipelines.cli", "trade", "--attend", "--pace", f"{pace_s:g}"),
-        health.engine(settings.home.absolute()),
+        health.engine(settings.home.absolute(), settings.up),
         None,
         (SERVING,),
     )

@@ -6,12 +6,12 @@ It runs in a process of its own, which then gives its memory back: `up` itself s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 from rich.console import Console
 
+from pipelines.up.runs import close, launched_by
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
@@ -44,7 +44,8 @@ def prepare(settings: Settings, replay_days: int, dead_code_server: int, console
 
     _experiment(settings)
     instance = open_instance(settings)
-    _close_dead_runs(instance, dead_code_server, console)
+    for run in launched_by(instance, dead_code_server):
+        close(instance, run, ENDED_WITH_UP, console.print)
     if _newest_close(settings) is None:
         _ingest(settings, instance, console)
     if settings.clock == "replay":
@@ -63,23 +64,9 @@ def _experiment(settings: Settings) -> None:
     Tracking(settings)
 
 
-def _close_dead_runs(instance: Any, port: int, console: Console) -> None:
-    """Fail runs of a code server that was killed: their processes are gone."""
-    from dagster import DagsterRunStatus, RunsFilter
-    from dagster._core.storage.tags import GRPC_INFO_TAG
-
-    begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(filters=RunsFilter(statuses=begun)):
-        info = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
-        if port and info.get("port") == port:
-            console.print(f"run {run.run_id} ({run.job_name}) had not ended: marked as failed")
-            instance.report_run_failed(run, message=ENDED_WITH_UP)
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
 def _ingest(settings: Settings, instance: Any, console: Console) -> None:
     from pipelines.definitions import defs
-    from pipelines.launch import QUIET
+    from pipelines.launch import IN_OUR_LOCATION, QUIET
     from pipelines.progress import progress_bar
     from tradewind.clock import WallClock
     from tradewind.ledger import open_ledger, set_replay_clock
@@ -95,7 +82,11 @@ def _ingest(settings: Settings, instance: Any, console: Console) -> None:
         for symbol in symbols:
             bar.update(task, note=symbol)
             job.execute_in_process(
-                instance=instance, partition_key=symbol, run_config=QUIET, raise_on_error=True
+                instance=instance,
+                partition_key=symbol,
+                run_config=QUIET,
+                tags=IN_OUR_LOCATION,
+                raise_on_error=True,
             )
             bar.advance(task)
 

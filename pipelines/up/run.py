@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -25,6 +25,7 @@ from pipelines.up import homes, ports
 from pipelines.up.health import read_engine
 from pipelines.up.mode import Mode, choose_mode
 from pipelines.up.parts import ENGINE, Plan, make_plan, write_workspace
+from pipelines.up.saying import Say
 from pipelines.up.state import UpState, end, folder_of, load, log_of, orphans
 from pipelines.up.supervisor import TICK_S, Supervisor
 from tradewind.errors import ErrorCode, TradewindError
@@ -60,12 +61,14 @@ def run_up(asked: Asked, console: Console) -> int:
     """
     home = homes.choose_home()
     with _alone(home):
-        _say_home(home, homes.adopt(home), console)
-        left = _clean(home, console)
+        say = Say(log_of(home, OWN_LOG), console)
+        _say_home(home, homes.adopt(home), say)
+        left = _clean(home, say)
         settings = _settings(home, asked, left)
         chosen = ports.choose(settings, left.ports if left else {})
         plan = make_plan(settings, chosen, asked.pace_s)
         write_workspace(home, chosen[ports.CODE_SERVER])
+        homes.record_databases(home, settings)
         state = UpState(
             pid=os.getpid(),
             identity=process_identity(os.getpid()),
@@ -73,16 +76,14 @@ def run_up(asked: Asked, console: Console) -> int:
             ports=chosen,
             started_ms=time.time_ns() // 1_000_000,
         )
-        say = Say(log_of(home, OWN_LOG), console)
         supervisor = Supervisor(plan, state, say)
         with _signals(supervisor) as stopping:
             _prepare(settings, plan, asked, left, stopping)
             try:
-                _watch(supervisor, stopping, console)
+                _watch(supervisor, stopping, say)
             finally:
-                say("stopping, the last started first (Ctrl-C again kills)")
                 supervisor.stop()
-                say("all stopped; run the same command to carry on")
+            say("all stopped; run the same command to carry on")
         return FAILED if supervisor.given_up else 0
 
 
@@ -109,30 +110,24 @@ def _alone(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _say_home(home: Path, adopted: dict[str, str], console: Console) -> None:
-    console.print(f"home {home}", highlight=False, soft_wrap=True)
+def _say_home(home: Path, adopted: dict[str, str], say: Say) -> None:
+    say.show(f"home {home}")
     if adopted:
         words = ", ".join(f"{name}={value}" for name, value in adopted.items())
-        console.print(
+        say.show(
             f"it holds a finished demo, which goes on with the demo's own settings: {words} "
             "(what the demo loosened so that orders flow stays loosened; a variable of the "
-            "environment wins)",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
+            "environment wins)"
         )
 
 
-def _clean(home: Path, console: Console) -> UpState | None:
+def _clean(home: Path, say: Say) -> UpState | None:
     """End what a killed `up` left running; return what it had written."""
     known = load(home)
     left = orphans(home)
     if left:
         who = f"pid {known.pid}" if known else "unknown"
-        console.print(
-            f"an earlier `tradewind up` ({who}) was killed: ending {len(left)} processes it left",
-            highlight=False,
-        )
+        say(f"an earlier `tradewind up` ({who}) was killed: ending {len(left)} processes it left")
         end(left)
     return known
 
@@ -174,7 +169,7 @@ def _prepare(
         )
 
 
-def _watch(supervisor: Supervisor, stopping: threading.Event, console: Console) -> None:
+def _watch(supervisor: Supervisor, stopping: threading.Event, say: Say) -> None:
     shown = False
     while not stopping.is_set():
         supervisor.turn()
@@ -182,11 +177,12 @@ def _watch(supervisor: Supervisor, stopping: threading.Event, console: Console) 
             shown = True
             if supervisor.plan.settings.clock == "wall":
                 _start_ingest_schedule(supervisor)
-            _print(supervisor, console)
+            _print(supervisor, say)
         stopping.wait(TICK_S)
+    say("stopping, the last started first (Ctrl-C again kills)")
 
 
-def _print(supervisor: Supervisor, console: Console) -> None:
+def _print(supervisor: Supervisor, say: Say) -> None:
     view = Table(title="tradewind is up", title_justify="left")
     for column in ("process", "address", "state", "pid", "log"):
         view.add_column(column, justify="right" if column == "pid" else "left", overflow="fold")
@@ -199,19 +195,23 @@ def _print(supervisor: Supervisor, console: Console) -> None:
             str(item.pid or "–"),
             str(Path(item.log).relative_to(folder)),
         )
-    console.print(view)
+    say.show(view)
     settings = supervisor.plan.settings
-    told = read_engine(settings.home)
-    console.print(
+    told = _told(settings)
+    say.show(
         f"logs below {folder}; `tradewind logs NAME -f` follows one, `tradewind status` shows all\n"
         + (f"{ENGINE}: {told['state']}, {told['detail']}\n" if told else "")
         + "in another terminal: "
         f"export TRADEWIND_HOME={settings.home.absolute()} TRADEWIND_CLOCK={settings.clock}\n"
-        "Ctrl-C stops everything",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+        "Ctrl-C stops everything"
     )
+
+
+def _told(settings: Settings) -> dict[str, Any] | None:
+    try:
+        return read_engine(settings.home)
+    except (OSError, ValueError):  # the engine's probe has named it
+        return None
 
 
 def _start_ingest_schedule(supervisor: Supervisor) -> None:
@@ -228,27 +228,15 @@ def _start_ingest_schedule(supervisor: Supervisor) -> None:
     try:
         answer = httpx.post(url, json=body, timeout=30)
         answer.raise_for_status()
-    except httpx.HTTPError as error:
-        supervisor.say(f"schedule {LIVE_SCHEDULE} could not be started ({error}): do it in the UI")
+        done = answer.json()["data"]["startSchedule"]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        supervisor.say(
+            f"schedule {LIVE_SCHEDULE} could not be started ({type(error).__name__}: {error}): "
+            "do it in the UI"
+        )
         return
-    done = answer.json()["data"]["startSchedule"]
-    started = done["__typename"] == "ScheduleStateResult"
+    started = done.get("__typename") == "ScheduleStateResult"
     supervisor.say(f"schedule {LIVE_SCHEDULE} {'is on' if started else f'was not started: {done}'}")
-
-
-@dataclass(frozen=True)
-class Say:
-    """Says a line on the console, with the time, and keeps it in `up`'s own log."""
-
-    log: Path
-    console: Console
-
-    def __call__(self, text: str) -> None:
-        now = datetime.now(UTC)
-        self.console.print(f"{now:%H:%M:%S} {text}", highlight=False, soft_wrap=True, markup=False)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(f"{now:%Y-%m-%dT%H:%M:%SZ} {text}\n")
 
 
 @contextmanager

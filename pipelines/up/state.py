@@ -109,6 +109,14 @@ def orphans(home: Path) -> list[psutil.Process]:
     ]
 
 
+def marked(pid: int, home: Path) -> bool:
+    """Return whether a living process was started below an `up` of this home."""
+    try:
+        return _mark_of(psutil.Process(pid)) == str(home.absolute())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def end(processes: list[psutil.Process], limit_s: float = STOP_ORPHANS_S) -> None:
     """Ask processes to stop, and kill those that do not."""
     for process in processes:
@@ -136,5 +144,5 @@ def _mark_of(process: psutil.Process) -> str | None:
 def _signal(process: psutil.Process, *, kill: bool) -> None:
     try:
         process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
-        return
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return  # it has ended, or its number is another user's by now

@@ -53,32 +53,42 @@ class Told:
             "pid": os.getpid(),
             "wall_ms": time.time_ns() // 1_000_000,
         }
-        write_json(self.home / ENGINE_FILE, content)
+        try:
+            write_json(self.home / ENGINE_FILE, content)
+        except TradewindError as error:
+            if error.code is not ErrorCode.DISK_FULL:
+                raise
+            log.error("engine", state=state, detail=error.detail)
 
 
 def attend(settings: Settings, url: str, pace_s: float) -> None:
     """Trade until stopped; wait, and say for what, while something is missing.
 
+    A ledger, disk or exchange that does not answer is waited for as well, for ever.
+
     On a replay the clock is moved bar by bar, a bar every ``pace_s`` seconds.
     """
-    from policy.engine import WAITING
+    from policy.engine import RETRIED, WAITING
 
     told = Told(settings.home.absolute())
     stopping = threading.Event()
     with _until_told(stopping), ServingClient(url, settings=settings.serving, timeout_s=2) as asked:
         while not stopping.is_set():
-            wanted = _missing_at_start(settings, asked)
-            if wanted is not None:
-                told(WAITING, wanted)
-                stopping.wait(LOOK_S)
-                continue
             try:
-                _trade(settings, url, pace_s, asked, told, stopping)
+                wanted = _missing_at_start(settings, asked)
+                if wanted is None:
+                    _trade(settings, url, pace_s, asked, told, stopping)
+                    continue
             except TradewindError as error:
-                if error.code is not ErrorCode.ALREADY_RUNNING:
+                if error.code is ErrorCode.ALREADY_RUNNING:
+                    wanted = f"{OTHER_ENGINE}: {error.detail}"
+                elif error.code in RETRIED:
+                    # An outage, however long: positions that are open wait for this engine.
+                    wanted = str(error)
+                else:
                     raise
-                told(WAITING, f"{OTHER_ENGINE}: {error.detail}")
-                stopping.wait(LOOK_S)
+            told(WAITING, wanted)
+            stopping.wait(LOOK_S)
 
 
 def missing(settings: Settings, asked: ServingClient) -> str | None:

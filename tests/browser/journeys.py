@@ -136,12 +136,34 @@ def close_tour(page: Page) -> None:
     page.keys(Keys.ESCAPE)
 
 
-def unfold(page: Page) -> None:
-    """Show the runs below the first one of the table."""
-    before = len(run_links(page))
-    page.until(lambda: page.all(".ag-row button"), "a run with runs below it")
+SEARCH_BOX = (
+    ", ".join(
+        f"[data-testid='{place}']{kind}"
+        for place in ("search-box", "runs-search-autocomplete")
+        for kind in (" input", " textarea")
+    )
+    + ", input[data-testid='search-box'], textarea[data-testid='search-box']"
+)
+
+
+def search_runs(page: Page, words: str) -> None:
+    """Type a filter above the table of runs, as the journey's page says."""
+    from selenium.webdriver.common.keys import Keys
+
+    def typed() -> bool:
+        box = next(item for item in page.all(SEARCH_BOX) if item.is_displayed())
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(words, Keys.ENTER)
+        return True
+
+    page.until(typed, "the search box")
+
+
+def unfold_only(page: Page, name: str) -> None:
+    """Unfold the one retraining that the table shows; ``name`` is a run below it."""
+    page.until(lambda: len(run_links(page)) == 1, "a table of one retraining")
     page.all(".ag-row button")[0].click()
-    page.until(lambda: len(run_links(page)) > before, "the runs below it")
+    page.until(lambda: any(name in shown for shown in run_links(page)), f"{name} below it")
 
 
 def run_links(page: Page) -> list[str]:

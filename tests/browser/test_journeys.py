@@ -30,7 +30,8 @@ def test_a_retraining_with_changed_fields_ends_well(site: Site, page: Page, retr
 
 def test_two_runs_beside_each_other_and_a_picture(site: Site, page: Page, retrained: str) -> None:
     journeys.open_runs(page, site.mlflow, "tradewind")
-    journeys.unfold(page)
+    journeys.search_runs(page, "tags.kind = 'candidate'")
+    journeys.unfold_only(page, "transformer")
     for family in ("lightgbm", "transformer"):
         journeys.select_run(page, family)
     page.picture("mlflow-runs")

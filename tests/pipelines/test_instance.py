@@ -40,7 +40,29 @@ def test_without_a_database_it_is_the_repositorys_file(make_settings: Make) -> N
     home = dagster_home(make_settings())
     assert _written(home) == yaml.safe_load(INSTANCE_FILE.read_text())
     assert DATABASE_VARIABLE not in os.environ
-    assert [path.name for path in home.iterdir()] == ["dagster.yaml"]
+    assert not (home / "dagster.yaml.bak").exists()
+
+
+def test_processes_that_start_side_by_side_in_a_new_home_share_its_databases(
+    tmp_path: Path,
+) -> None:
+    code = "from pipelines.instance import open_storage as o; from tradewind.settings import *; "
+    code += "i = o(load_settings()); print(i.get_runs_count(), len("
+    code += "i.all_instigator_state()))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", code],
+            cwd=ROOT,
+            env=environment(tmp_path / "home"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in started:
+        out, errors = process.communicate(timeout=120)
+        assert (out, process.returncode) == ("0 0\n", 0), errors
 
 
 def test_the_file_names_the_variable_and_never_the_url(make_settings: Make) -> None:

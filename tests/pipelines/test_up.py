@@ -19,13 +19,14 @@ import pytest
 from rich.console import Console
 
 from pipelines.cli.look_status import print_status
+from pipelines.demo import _make_room
 from pipelines.status import collect, in_words
 from pipelines.up import homes, ports, state
 from pipelines.up.health import Started, _late_beats, engine, http, read_engine
 from pipelines.up.mode import choose_mode
 from pipelines.up.parts import Part, Plan, make_plan, write_workspace
 from pipelines.up.state import ProcessState, UpState, log_of, orphans
-from pipelines.up.supervisor import GIVEN_UP, HEALTHY, QUICK_DEATHS, Supervisor
+from pipelines.up.supervisor import GIVEN_UP, HEALTHY, Supervisor
 from pipelines.up.trading import Told
 from tests.pipelines.conftest import ROOT, command, environment
 from tradewind.errors import ErrorCode, TradewindError
@@ -210,6 +211,11 @@ def test_orphans_of_this_home_are_found_and_ended(
     assert orphans(tmp_path) == []
 
 
+def limited(settings: Settings, **limits: float) -> Settings:
+    """Return settings under which `up` is less patient."""
+    return settings.model_copy(update={"up": settings.up.model_copy(update=limits)})
+
+
 def watch(settings: Settings, *parts: Part) -> tuple[Supervisor, list[str]]:
     """Return a supervisor of these parts, and what it says."""
     said: list[str] = []
@@ -256,10 +262,9 @@ def test_a_killed_process_comes_back_and_is_named(settings: Settings) -> None:
     assert orphans(settings.home) == []
 
 
-def test_a_process_that_keeps_dying_is_given_up_with_its_last_lines(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.up.supervisor.BACKOFF_S", 0.01)
+def test_a_process_that_keeps_dying_is_given_up_with_its_last_lines(settings: Settings) -> None:
+    settings = limited(settings, backoff_s=0.01)
+    deaths = settings.up.quick_deaths
     broken = Part("broken", DIE, lambda _started: "nothing answers")
     other = Part("other", SLEEP, lambda _started: None)
     later = Part("later", SLEEP, lambda _started: None, needs=("broken",))
@@ -270,10 +275,10 @@ def test_a_process_that_keeps_dying_is_given_up_with_its_last_lines(
         assert supervisor.watched["other"].shown.state == HEALTHY
         assert supervisor.watched["later"].shown.state == "waiting"
         assert supervisor.settled
-        assert f"died {QUICK_DEATHS} times" in said[-1]
+        assert f"died {deaths} times" in said[-1]
         assert "ended with code 3" in said[-1]
         assert "no such table" in said[-1]
-        assert log_of(settings.home, "broken").read_text().count("no such table") == QUICK_DEATHS
+        assert log_of(settings.home, "broken").read_text().count("no such table") == deaths
     finally:
         supervisor.stop()
 
@@ -409,3 +414,72 @@ def test_every_command_means_the_home_that_up_runs(tmp_path: Path) -> None:
     other = shown(TRADEWIND_HOME=str(tmp_path / "mine"))
     assert json.loads(other.stdout)["home"] == str(tmp_path / "mine")
     assert json.loads(other.stdout)["clock"] == "wall"
+    # Named or found, the demo's home means the demo's settings.
+    named = json.loads(shown(TRADEWIND_HOME=settings["home"]).stdout)
+    assert (named["clock"], named["engine"]["cycle_s"]) == ("replay", 17)
+
+
+def _running(home: Path, mode: str = "replay") -> UpState:
+    me = UpState(os.getpid(), process_identity(os.getpid()), mode, {}, 0)
+    me.save(home)
+    return me
+
+
+def test_the_home_is_the_one_whose_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo, usual = tmp_path / "var" / "demo", tmp_path / "var"
+    (demo / "demo").mkdir(parents=True)
+    (demo / "demo" / "finished.json").write_text("{}")
+    assert homes.choose_home() == demo
+    _running(usual)
+    assert homes.choose_home() == usual
+    assert homes.clock_of(usual) == "replay"
+    _running(demo)
+    with pytest.raises(TradewindError, match=r"runs in .* and in .*") as refused:
+        homes.choose_home()
+    assert refused.value.code is ErrorCode.BAD_INPUT
+    (tmp_path / "tradewind.toml").write_text(f'home = "{tmp_path / "mine"}"')
+    assert homes.choose_home() == tmp_path / "mine"
+
+
+def test_other_databases_than_those_of_up_are_refused(tmp_path: Path) -> None:
+    theirs = load_settings(home=tmp_path, ledger_url="postgresql://tw:s3cret@127.0.0.1/books")
+    homes.record_databases(tmp_path, theirs)
+    mine = load_settings(home=tmp_path)
+    homes.check_databases(tmp_path, mine)  # nothing runs there now
+    _running(tmp_path)
+    homes.check_databases(tmp_path, theirs)
+    with pytest.raises(TradewindError, match=r"127\.0\.0\.1/books") as refused:
+        homes.check_databases(tmp_path, mine)
+    assert "TRADEWIND_LEDGER_URL" in refused.value.hint
+    written = (tmp_path / "up" / "databases.json").read_text()
+    assert "s3cret" not in written + str(refused.value)
+
+
+def test_a_kill_switch_without_books_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("kill", "on", "--why", "test"),
+        cwd=tmp_path,
+        env=environment(tmp_path / "empty", PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no ledger" in done.stderr
+    assert not (tmp_path / "empty" / "ledger.db").exists()
+
+
+def test_a_demo_does_not_remove_what_up_went_on_with(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "finished.json").write_text("{}")
+    known = _running(tmp_path)
+    with pytest.raises(TradewindError) as refused:
+        _make_room(tmp_path, "asked", fresh=True)
+    assert refused.value.code is ErrorCode.ALREADY_RUNNING
+    known.identity = "gone"
+    known.save(tmp_path)
+    with pytest.raises(TradewindError, match="would remove its account"):
+        _make_room(tmp_path, "asked", fresh=False)
+    _make_room(tmp_path, "asked", fresh=True)
+    assert not tmp_path.exists()

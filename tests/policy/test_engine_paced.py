@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from policy.engine import IDLE, REPLAY_ENDED, TRADING, WAITING, run_paced
 from tests.support.engine_house import FIRST, House, build
@@ -134,3 +136,37 @@ def test_a_second_engine_may_not_move_the_clock(run: Run) -> None:
     ):
         run(lambda _state, _detail: True)
     assert run.clock.now_ms() == FIRST
+
+
+def test_a_slow_pace_is_told_again_as_a_sign_of_life(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policy.engine.SIGN_OF_LIFE_S", 0.05)
+    run(lambda _state, _detail: run.clock.now_ms() > FIRST, pace_s=1)
+    first_bar = [words for words in run.told if words[0] == TRADING]
+    assert len(first_bar) >= 3
+    assert set(first_bar) == {(TRADING, "replaying, a bar every 1 s")}
+    assert run.clock.now_ms() == FIRST + STEP  # the replay moved on all the same
+
+
+def test_a_ledger_that_is_away_while_it_waits_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For several turns no write is possible; only a lost lease would end the engine."""
+    monkeypatch.setattr("policy.engine.SIGN_OF_LIFE_S", 0.02)
+    db = run.house.ledger.db
+    write, left = db.write, [5]
+
+    def failing() -> AbstractContextManager[Connection]:
+        if run.told and left[0]:
+            left[0] -= 1
+            raise TradewindError(ErrorCode.LEDGER_UNAVAILABLE, "no route to host", "none")
+        return write()
+
+    monkeypatch.setattr(db, "write", failing)
+    run(lambda _state, _detail: run.clock.now_ms() > FIRST, pace_s=1.5)
+    assert left == [0]
+    assert run.told[0][0] == TRADING
+    assert "no route to host" in run.told[1][1]
+    assert run.clock.now_ms() == FIRST + STEP
+    assert run.house.engine().check().ok

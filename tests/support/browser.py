@@ -113,6 +113,10 @@ class Page:
         """Scroll an element to the top of the page."""
         element = self.driver.find_element("xpath", xpath)
         self.driver.execute_script("arguments[0].scrollIntoView(true)", element)
+        # Tables that scroll by themselves would hide the beginning of their figures.
+        self.driver.execute_script(
+            "document.querySelectorAll('*').forEach(e => { if (e.scrollLeft) e.scrollLeft = 0 })"
+        )
 
     def all(self, css: str) -> list[Any]:
         """Return the elements of a CSS selector."""
