@@ -24,16 +24,17 @@ ENV PATH=/opt/venv/bin:$PATH \
     GIT_PYTHON_REFRESH=quiet
 
 # What runs, at the versions tested together; the lock's development tools stay outside.
-# pip's own settings come from outside, as arguments or as the optional secrets `pip_conf` (a
-# pip.conf) and `pip_ca` (a bundle of certificates); none of them is left in the image.
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
+# Another index, and its credentials, come in the optional build secret `pip_conf` (a pip.conf);
+# `pip_ca` is a bundle of certificates. Secrets are there while this step runs and are not kept.
+# A build argument is kept: the image's history shows the value of each that a RUN sees. So only
+# a folder of wheels is one, and an address is refused.
 ARG PIP_FIND_LINKS
 COPY requirements.lock pyproject.toml /opt/build/
 RUN --mount=type=secret,id=pip_conf,target=/run/secrets/pip_conf \
     --mount=type=secret,id=pip_ca,target=/run/secrets/pip_ca \
-    if [ -f /run/secrets/pip_conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip_conf; fi \
-    && if [ -f /run/secrets/pip_ca ]; then export PIP_CERT=/run/secrets/pip_ca; fi \
+    case "$PIP_FIND_LINKS" in *://*) echo 'PIP_FIND_LINKS must be a folder; put an address into the secret pip_conf' >&2; exit 1;; esac \
+    && if [ -s /run/secrets/pip_conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip_conf; fi \
+    && if [ -s /run/secrets/pip_ca ]; then export PIP_CERT=/run/secrets/pip_ca; fi \
     && cd /opt/build \
     && python -c "import tomllib; spec = tomllib.load(open('pyproject.toml', 'rb')); print(*spec['project']['dependencies'], *spec['build-system']['requires'], sep='\n')" > wanted.txt \
     && pip install -q --no-cache-dir --only-binary :all: -r wanted.txt -c requirements.lock

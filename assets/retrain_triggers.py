@@ -61,12 +61,13 @@ class Ask:
     symbols: tuple[str, ...]
     families: tuple[str, ...]
     why: Mapping[str, Mapping[str, str]]
+    attempt: int = 1
 
     @property
     def key(self) -> str:
-        """Return the idempotence key: the same reasons of the same versions."""
+        """Return the idempotence key: the same reasons of the same versions, and the attempt."""
         parts = [f"{label}:{'+'.join(sorted(found))}" for label, found in sorted(self.why.items())]
-        return "retrain " + " ".join(parts)
+        return f"retrain {' '.join(parts)} attempt {self.attempt}"
 
     @property
     def reason(self) -> str:
@@ -76,18 +77,21 @@ class Ask:
         )
 
 
-def look(champion: ChampionState, now_ms: int, limits: RetrainTriggerSettings) -> Finding:
+def look(
+    champion: ChampionState, now_ms: int, limits: RetrainTriggerSettings, *, max_age_days: float
+) -> Finding:
     """Return every reason to retrain a champion, with the figures that were looked at.
 
     Only trades opened after the champion's evidence ends count: older ones are not its own.
+    ``max_age_days`` is the age from which every part calls a model too old.
     """
     reasons: dict[str, str] = {}
     psi = "not measured" if champion.worst_psi is None else f"{champion.worst_psi:.3f}"
     if champion.drift == ALERT:
         reasons[DRIFT] = f"drift alarm, worst PSI {psi}"
     days = (now_ms - champion.data_end_ms) / MS_PER_DAY
-    if days > limits.model_age_days:
-        reasons[AGE] = f"{days:.1f} days old, limit {limits.model_age_days:g}"
+    if days > max_age_days:
+        reasons[AGE] = f"{days:.1f} days old, limit {max_age_days:g}"
     own = [trade for trade in champion.trades if trade.opened_ms >= champion.data_end_ms]
     if len(own) >= limits.new_trades:
         reasons[TRADES] = f"{len(own)} new closed trades, limit {limits.new_trades}"
@@ -98,7 +102,7 @@ def look(champion: ChampionState, now_ms: int, limits: RetrainTriggerSettings) -
         reasons[WIN_RATE] = f"win rate {shown} trades, limit {limits.min_win_rate:.0%}"
     looked_at = (
         f"{champion.label}: drift {champion.drift or 'not measured'} (PSI {psi}), "
-        f"{days:.1f} of {limits.model_age_days:g} days old, "
+        f"{days:.1f} of {max_age_days:g} days old, "
         f"{len(own)} of {limits.new_trades} new trades, "
         f"win rate {shown} (limit {limits.min_win_rate:.0%} over {limits.win_rate_trades})"
     )
@@ -127,11 +131,14 @@ def asks(findings: Sequence[Finding], asked: Mapping[str, Collection[str]]) -> l
 
 
 def remembered(
-    asked: Mapping[str, Collection[str]], new: Sequence[Ask], standing: Collection[str]
-) -> dict[str, list[str]]:
-    """Return what is asked by now; champions that no longer stand are forgotten."""
-    found = {label: set(names) for label, names in asked.items() if label in standing}
+    asked: Mapping[str, Mapping[str, str]], new: Sequence[Ask], standing: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Return ``{name/version: {reason: key of its request}}`` as asked by now.
+
+    Champions that no longer stand are forgotten.
+    """
+    found = {label: dict(keys) for label, keys in asked.items() if label in standing}
     for ask in new:
         for label, reasons in ask.why.items():
-            found.setdefault(label, set()).update(reasons)
-    return {label: sorted(names) for label, names in sorted(found.items())}
+            found.setdefault(label, {}).update(dict.fromkeys(reasons, ask.key))
+    return {label: dict(sorted(keys.items())) for label, keys in sorted(found.items())}

@@ -316,16 +316,24 @@ def main() -> int:
             **{name: str(port) for name, port in PORTS.items()},
         }
     )
+    return rehearse_and_clean(stack, password, logs=given.logs, keep=given.keep)
+
+
+def rehearse_and_clean(stack: Stack, password: str, *, logs: Path | None, keep: bool) -> int:
+    """Rehearse, keep the logs, and take the stack down however the rehearsal ended."""
     code = 0
     try:
-        rehearse(stack)
-    except RehearsalError as error:
-        print(f"FAILED: {error}", file=sys.stderr)
-        code = 1
-    if given.logs is not None:
-        code = max(code, keep_logs(given.logs, password))
-    if not given.keep:
-        stack.compose("down", "-v")
+        try:
+            rehearse(stack)
+        except RehearsalError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            code = 1
+        finally:
+            if logs is not None:
+                code = max(code, keep_logs(logs, password))
+    finally:
+        if not keep:
+            stack.compose("down", "-v")
     return code
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from dagster import (
+    DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
@@ -16,6 +20,7 @@ from dagster import (
     sensor,
 )
 from dagster import SensorEvaluationContext as Context
+from dagster._core.storage.tags import ROOT_RUN_ID_TAG, RUN_KEY_TAG
 
 from assets.champions import champion_states
 from assets.retrain_triggers import Ask, asks, look, remembered
@@ -25,13 +30,14 @@ from tradewind.settings import Settings, load_settings
 REASON_TAG = "tradewind/reason"
 OPEN_STATUSES = [
     DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
 NOTHING_ASKED = '{"asked": {}, "last_s": 0}'
 S_PER_HOUR = 3600
+LAUNCH_LIMIT_S = 3600
+"""A run that was created longer ago and is not launched yet never will be."""
 TAG_LIMIT = 250
 """Characters of a reason that a tag shows; the cursor and the log hold all of it."""
 
@@ -45,8 +51,10 @@ TAG_LIMIT = 250
     description="Asks for a retraining of a champion on a drift alarm (measured by the job "
     "`drift`), an age over the limit, enough new closed trades since its training, or a live win "
     "rate under the limit. The reason is the run's tag `tradewind/reason`. The same reason for "
-    "the same version asks once; not while a retraining is queued or running, nor within the "
-    "pause after a request. The numbers are the settings `retrain_triggers`.",
+    "the same version asks once, and again after a run that did not end in SUCCESS; not "
+    "while a retraining is queued or running, nor within the "
+    "pause after a request. The numbers are the settings `retrain_triggers` and "
+    "`registry.max_model_age_days`.",
 )
 def retrain_when_needed(context: Context) -> SensorResult:
     """Look at every champion; ask for what the rules find, or say what was looked at."""
@@ -58,18 +66,20 @@ def retrain_when_needed(context: Context) -> SensorResult:
     champions, now_ms = champion_states(settings, context.instance)
     if not champions:
         return SensorResult(skip_reason=SkipReason("no champion to look at: train one first"))
-    findings = [look(champion, now_ms, settings.retrain_triggers) for champion in champions]
+    limits, max_age_days = settings.retrain_triggers, settings.registry.max_model_age_days
+    findings = [look(item, now_ms, limits, max_age_days=max_age_days) for item in champions]
     looked_at = "; ".join(finding.looked_at for finding in findings)
     context.log.info("looked at %s", looked_at)
-    new = asks(findings, memory["asked"])
+    before = _fulfilled(context.instance, memory["asked"])
+    new = [_numbered(context.instance, ask) for ask in asks(findings, before)]
     if not new:
-        known = ", ".join(sorted(memory["asked"])) or "none"
+        known = ", ".join(sorted(before)) or "none"
         text = f"nothing new: {looked_at}. Asked before: {known}"
         return SensorResult(skip_reason=SkipReason(text))
     for ask in new:
         context.log.info("asking for a retraining: %s", ask.reason)
     standing = [champion.label for champion in champions]
-    asked = remembered(memory["asked"], new, standing)
+    asked = remembered(before, new, standing)
     reasons = [ask.reason for ask in new]
     cursor = json.dumps({"asked": asked, "last_s": time.time(), "reasons": reasons})
     return SensorResult(run_requests=[_request(ask) for ask in new], cursor=cursor)
@@ -77,9 +87,15 @@ def retrain_when_needed(context: Context) -> SensorResult:
 
 def _waiting(context: Context, settings: Settings, last_s: float) -> str | None:
     """Return why nothing is asked now, whatever the champions look like."""
-    running = context.instance.get_runs(
-        filters=RunsFilter(job_name=retrain_job.name, statuses=OPEN_STATUSES)
+    job = retrain_job.name
+    launchable = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=LAUNCH_LIMIT_S)
+    created = RunsFilter(
+        job_name=job, statuses=[DagsterRunStatus.NOT_STARTED], created_after=launchable
     )
+    running = [
+        *context.instance.get_runs(filters=RunsFilter(job_name=job, statuses=OPEN_STATUSES)),
+        *context.instance.get_runs(filters=created),
+    ]
     if running:
         first = running[0]
         return f"retrain run {first.run_id} is {first.status.value}: one at a time"
@@ -88,6 +104,41 @@ def _waiting(context: Context, settings: Settings, last_s: float) -> str | None:
     if passed_s < pause_s:
         return f"{passed_s / S_PER_HOUR:.2f} of {pause_s / S_PER_HOUR:g} h since the last request"
     return None
+
+
+def _fulfilled(
+    instance: DagsterInstance, asked: Mapping[str, Mapping[str, str] | list[str]]
+) -> dict[str, dict[str, str]]:
+    """Return what was asked and done: what failed, was cancelled or never ran is asked anew.
+
+    Called when no retraining is open and the pause is over. A cursor of before the keys were
+    kept holds lists of reasons; nothing tells what became of them.
+    """
+    found = {}
+    for label, keys in asked.items():
+        known = keys if isinstance(keys, Mapping) else {}
+        done = {name: key for name, key in known.items() if _succeeded(instance, key)}
+        if done:
+            found[label] = done
+    return found
+
+
+def _succeeded(instance: DagsterInstance, key: str) -> bool:
+    """Tell whether the run of this key, or one that repeats it, ended in SUCCESS."""
+    runs = instance.get_runs(filters=RunsFilter(tags={RUN_KEY_TAG: key}))
+    if any(run.status is DagsterRunStatus.SUCCESS for run in runs):
+        return True
+    again = RunsFilter(
+        tags={ROOT_RUN_ID_TAG: [run.run_id for run in runs]}, statuses=[DagsterRunStatus.SUCCESS]
+    )
+    return bool(runs) and bool(instance.get_runs(filters=again, limit=1))
+
+
+def _numbered(instance: DagsterInstance, ask: Ask) -> Ask:
+    """Return the request with the first attempt no run has: a used key launches nothing."""
+    while instance.get_runs(filters=RunsFilter(tags={RUN_KEY_TAG: ask.key}), limit=1):
+        ask = dataclasses.replace(ask, attempt=ask.attempt + 1)
+    return ask
 
 
 def _request(ask: Ask) -> RunRequest:

@@ -216,22 +216,25 @@ class Tracking:
     ) -> str:
         """Log work that is already over as a run, in three requests; return the run's id.
 
-        ``run_id`` continues a run that an interrupted call had begun; ``done`` are tags that
-        appear with the figures, by which a whole one is told.
+        ``run_id`` continues a run that an interrupted call had begun: figures that it has are
+        not logged again. ``done`` are tags that appear with the figures, by which a whole one
+        is told.
         """
         from mlflow.entities import Metric, Param, RunTag
 
         all_tags = self._run_tags(parent_run_id, tags, description) | _owner_tags()
         with self.translated():
+            shown = set(self.run_metrics(run_id)) if run_id else set()
             run_id = (
                 run_id
                 or self.client.create_run(
                     self.experiment_id, start_time=started_ms, tags=all_tags, run_name=name
                 ).info.run_id
             )
+            new = {key: value for key, value in metrics.items() if key not in shown}
             self.client.log_batch(
                 run_id,
-                metrics=[Metric(key, float(v), ended_ms, 0) for key, v in metrics.items()],
+                metrics=[Metric(key, float(v), ended_ms, 0) for key, v in new.items()],
                 params=[Param(key, str(v)) for key, v in params.items()],
                 tags=[RunTag(key, v) for key, v in (done or {}).items()],
             )

@@ -180,6 +180,9 @@ def fit(
 ) -> dict[str, float | str]:
     """Fit a unit, resuming where a killed fit stopped; epochs go to the tracker as they end.
 
+    Each epoch is logged once: a resumed fit tells its earlier ones again, and ``log`` is told
+    those only that the run did not have.
+
     ``on_run`` is told the tracking run's id, and its page where known, before the first epoch.
 
     The result holds ``mlflow_url``, the run's page, where its address is known.
@@ -187,6 +190,7 @@ def fit(
     from registry.datasets import log_datasets
     from registry.links import run_url
     from registry.names import span_text, unit_name
+    from registry.series import SeriesLog
     from registry.tracking import Tracking
     from tradewind.models.dataset import TrainingSet
     from tradewind.models.training import fit_candidate
@@ -215,9 +219,10 @@ def fit(
             if on_run is not None:
                 on_run(run.run_id, url)
 
+            series = SeriesLog(run)
+
             def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-                run.log_metrics(dict(metrics), step=epoch)
-                if log is not None:
+                if series(epoch, metrics) and log is not None:
                     log(epoch, metrics)
 
             outcome = fit_candidate(

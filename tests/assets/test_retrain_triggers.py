@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from assets.retrain_triggers import ChampionState, ClosedTrade, asks, look, remembered
+from assets.retrain_triggers import ChampionState, ClosedTrade, Finding, asks, remembered
+from assets.retrain_triggers import look as look_with
 from assets.units import Unit
 from tradewind.settings import MS_PER_DAY, RetrainTriggerSettings
 
 LIMITS = RetrainTriggerSettings()
 END = 1_735_689_600_000
 NOW = END + 3 * MS_PER_DAY
+
+
+def look(champion: ChampionState, now_ms: int, limits: RetrainTriggerSettings) -> Finding:
+    return look_with(champion, now_ms, limits, max_age_days=8)
 
 
 def _trades(won: int, lost: int, opened_ms: int = END) -> tuple[ClosedTrade, ...]:
@@ -98,19 +103,21 @@ def test_the_same_reason_of_the_same_version_is_asked_once() -> None:
     drifted = _champion(drift="alert")
     first = asks([look(drifted, NOW, LIMITS)], {})
     asked = remembered({}, first, [drifted.label])
-    assert asked == {"tradewind.lightgbm.POOLED/3": ["drift"]}
+    assert asked == {"tradewind.lightgbm.POOLED/3": {"drift": first[0].key}}
     assert asks([look(drifted, NOW, LIMITS)], asked) == []
 
     later = look(drifted, END + 9 * MS_PER_DAY, LIMITS)
     (second,) = asks([later], asked)
     assert list(second.why["tradewind.lightgbm.POOLED/3"]) == ["age"]
     assert second.key != first[0].key
-    assert remembered(asked, [second], [drifted.label]) == {drifted.label: ["age", "drift"]}
+    both = {"age": second.key, "drift": first[0].key}
+    assert remembered(asked, [second], [drifted.label]) == {drifted.label: both}
 
 
 def test_a_new_version_is_asked_for_anew_and_the_old_one_forgotten() -> None:
     new = _champion(version=4, drift="alert")
     (ask,) = asks([look(new, NOW, LIMITS)], {"tradewind.lightgbm.POOLED/3": ["drift"]})
-    assert remembered({"tradewind.lightgbm.POOLED/3": ["drift"]}, [ask], [new.label]) == {
-        "tradewind.lightgbm.POOLED/4": ["drift"]
+    before = {"tradewind.lightgbm.POOLED/3": {"drift": "its key"}}
+    assert remembered(before, [ask], [new.label]) == {
+        "tradewind.lightgbm.POOLED/4": {"drift": ask.key}
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,32 @@ def test_the_image_runs_unprivileged_and_without_a_compiler() -> None:
     assert users == ["tradewind"]
     assert "--only-binary :all:" in text
     assert not re.search(r"\b(gcc|build-essential|g\+\+)\b", text)
+
+
+def test_no_address_of_an_index_is_a_build_argument() -> None:
+    arguments = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    assert arguments == {"BASE_IMAGE", "PIP_FIND_LINKS"}
+    assert set(SERVICES["mlflow"]["build"]["args"]) == arguments
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, KeyError])
+def test_a_rehearsal_that_breaks_is_taken_down(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("rehearse", ROOT / "deploy" / "rehearse.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    asked: list[tuple[str, ...]] = []
+
+    class Broken(script.Stack):  # type: ignore[name-defined, misc]
+        def compose(self, *arguments: str) -> str:
+            asked.append(arguments)
+            if arguments[0] == "up":
+                raise error
+            return ""
+
+    with pytest.raises(error):
+        script.rehearse_and_clean(Broken({}), "secret", logs=None, keep=False)
+    assert asked[-1] == ("down", "-v")

@@ -103,9 +103,11 @@ def test_a_fit_that_broke_off_continues_where_it_was(
     make_settings: MakeSettings, training_set: TrainingSet, tmp_path: Path
 ) -> None:
     settings = make_settings(**{**TINY, "training": {**TINY["training"], "epochs": 4}})
-    seen: list[int] = []
+    first: dict[int, object] = {}
+    seen: dict[int, object] = {}
 
     def break_off(epoch: int, metrics: object) -> None:
+        first[epoch] = metrics
         if epoch == 2:
             raise KeyboardInterrupt
 
@@ -122,9 +124,11 @@ def test_a_fit_that_broke_off_continues_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         fit("broken", break_off)
     assert not (tmp_path / "broken" / "fit.json").exists()
-    resumed = fit("broken", lambda epoch, metrics: seen.append(epoch))
+    resumed = fit("broken", lambda epoch, metrics: seen.update({epoch: metrics}))
     whole = fit("whole", lambda epoch, metrics: None)
-    assert seen == [3, 4]
+    # Finished epochs are told again as they were, seconds and all: they were not fitted again.
+    assert list(seen) == [1, 2, 3, 4]
+    assert {epoch: seen[epoch] for epoch in first} == first
     np.testing.assert_array_equal(_p(resumed), _p(whole))
 
 

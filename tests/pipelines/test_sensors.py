@@ -134,9 +134,10 @@ def test_losses_in_the_ledger_ask_once(settings: Settings, instance: DagsterInst
     (request,) = result.run_requests
     assert request.tags[REASON_TAG].endswith("win rate 0.0% of the last 2 trades, limit 50%")
     memory = json.loads(result.cursor)
-    assert memory["asked"] == {f"{NAME}/1": ["win_rate"]}
+    assert memory["asked"] == {f"{NAME}/1": {"win_rate": request.run_key}}
     assert "since the last request" in _skipped(_tick(instance, result.cursor))
 
+    _ended(instance, request.run_key, DagsterRunStatus.SUCCESS)
     after_the_pause = json.dumps({**memory, "last_s": 0})
     assert "nothing new" in _skipped(_tick(instance, after_the_pause))
     with open_ledger(settings) as ledger:
@@ -157,6 +158,38 @@ def test_age_asks(settings: Settings, instance: DagsterInstance) -> None:
     _now(settings, days=8.5)
     (request,) = _tick(instance).run_requests
     assert request.tags[REASON_TAG] == f"{NAME}/1 8.5 days old, limit 8"
+
+
+def _ended(instance: DagsterInstance, key: str | None, status: DagsterRunStatus) -> None:
+    from pipelines.launch import resolve_job
+
+    assert key is not None
+    tags = {"dagster/run_key": key}
+    instance.create_run_for_job(resolve_job("retrain"), status=status, tags=tags)
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, None])
+def test_a_retraining_that_did_not_end_well_is_asked_for_again(
+    settings: Settings, instance: DagsterInstance, status: DagsterRunStatus | None
+) -> None:
+    _now(settings, days=9)
+    first = _tick(instance)
+    (request,) = first.run_requests
+    if status is not None:  # None: the run was never created
+        _ended(instance, request.run_key, status)
+    assert "since the last request" in _skipped(_tick(instance, first.cursor))
+    after_the_pause = json.dumps({**json.loads(first.cursor), "last_s": 0})
+    (again,) = _tick(instance, after_the_pause).run_requests
+    assert again.tags == request.tags
+    assert (again.run_key == request.run_key) == (status is None), "a used key launches nothing"
+
+
+def test_the_age_limit_is_the_one_of_the_registry(
+    settings: Settings, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEWIND_REGISTRY__MAX_MODEL_AGE_DAYS", "2.5")
+    (request,) = _tick(instance).run_requests
+    assert request.tags[REASON_TAG] == f"{NAME}/1 3.0 days old, limit 2.5"
 
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])

@@ -29,7 +29,8 @@ VARIABLES = {
     **TINY,
     "TRADEWIND_TRAINING": SLOWER,
     # A quarter of an hour makes a champion too old, so that the sensor soon has a reason.
-    "TRADEWIND_RETRAIN_TRIGGERS": '{"model_age_days": 0.01, "check_s": 30}',
+    "TRADEWIND_REGISTRY__MAX_MODEL_AGE_DAYS": "0.01",
+    "TRADEWIND_RETRAIN_TRIGGERS": '{"check_s": 30}',
 }
 FORM = """
 query ($selector: PipelineSelector!) {

@@ -10,6 +10,7 @@ import pytest
 from registry.datasets import DatasetSlice, log_datasets
 from registry.folds import FoldLog
 from registry.names import fold_name, relocatable, retrain_name
+from registry.series import SeriesLog
 from registry.tracking import PARENT_TAG, Tracking
 from tradewind.models.walk_forward import FoldResult
 
@@ -66,10 +67,24 @@ def test_a_fold_whose_logging_was_cut_off_is_completed_in_place(tracking: Tracki
         FoldLog(tracking, unit.run_id, TAGS)(FOLD)
         (cut,) = folds_of(tracking, unit.run_id)
         tracking.client.set_terminated(cut.info.run_id, "KILLED")
-        FoldLog(tracking, unit.run_id, TAGS)(FOLD)
+        FoldLog(tracking, unit.run_id, TAGS)(replace(FOLD, started_ms=START + 5))
     (again,) = folds_of(tracking, unit.run_id)
+    assert len(tracking.client.get_metric_history(again.info.run_id, "auc")) == 1
     assert again.info.run_id == cut.info.run_id
     assert again.info.status == "FINISHED"
+
+
+def test_a_series_told_again_logs_only_the_points_that_are_missing(tracking: Tracking) -> None:
+    with tracking.start_run("unit", tags=TAGS) as run:
+        first = SeriesLog(run)
+        assert first(1, {"loss": 3.0})
+        assert first(3, {"loss": 1.0})  # epoch 2 was lost
+    with tracking.start_run("unit", run_id=run.run_id, tags=TAGS) as run:
+        again = SeriesLog(run)
+        told = [again(step, {"loss": float(4 - step)}) for step in (1, 2, 3, 4)]
+    assert told == [False, True, False, True]
+    points = tracking.client.get_metric_history(run.run_id, "loss")
+    assert sorted((p.step, p.value) for p in points) == [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.0)]
 
 
 def test_a_resumed_run_keeps_who_began_it_and_lists_who_went_on(tracking: Tracking) -> None:

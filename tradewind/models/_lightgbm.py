@@ -86,7 +86,10 @@ class LightGBMForecaster(Forecaster):
         on_epoch: EpochHook | None = None,
         checkpoint_dir: Path | None = None,
     ) -> FitReport:
-        """Fit the bag; one "epoch" is one member. It takes seconds, so it keeps no checkpoint."""
+        """Fit the bag; one "epoch" is one member. It takes seconds, so it keeps no checkpoint.
+
+        A fit that is run again tells every member again, with the same figures.
+        """
         for name, part in (("train", train), ("valid", valid)):
             check_labels(part, name)
             check_inputs(part, reads_wide=True, nullable=self.nullable)

@@ -63,6 +63,8 @@ class Progress:
     best_epoch: int = 0
     best_loss: float = math.inf
     best_metrics: dict[str, float] = field(default_factory=dict)
+    told: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Each epoch and what its hook is told; told again on resuming."""
 
     def finished(self, plan: FitPlan) -> bool:
         """Whether the epochs are used up, or patience is."""
@@ -99,6 +101,9 @@ class Trainer:
     def run(self, on_epoch: EpochHook | None) -> FitReport:
         """Train to the end, continuing from a checkpoint; leave the best weights in the net."""
         self._resume()
+        if on_epoch is not None:
+            for epoch, metrics in self.progress.told:
+                on_epoch(epoch, metrics)
         with _repeatable(self.device):
             while not self.progress.finished(self.plan):
                 metrics = self._epoch(self.progress.epoch + 1)
@@ -125,7 +130,9 @@ class Trainer:
             self.progress.best_loss = metrics["valid_loss"]
             self.progress.best_metrics = metrics
             self.best = _copy(self.net.state_dict())
-        return {**metrics, "seconds": time.monotonic() - started}
+        told = {**metrics, "seconds": time.monotonic() - started}
+        self.progress.told.append((epoch, told))
+        return told
 
     def _train_epoch(self, epoch: int) -> float:
         rng = np.random.default_rng([self.seed, epoch])

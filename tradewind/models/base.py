@@ -27,7 +27,11 @@ from tradewind.settings import Settings
 CONFIG_FILE = "config.json"
 
 EpochHook = Callable[[int, Mapping[str, float]], None]
-"""Called after each epoch (or boosting round block) with its number and metrics."""
+"""Called after each epoch (or member of a bag) with its number and metrics.
+
+A resumed fit tells the epochs before the kill again, first and with the same metrics: a kill may
+have come between an epoch's checkpoint and this call.
+"""
 
 
 @dataclass(frozen=True)
