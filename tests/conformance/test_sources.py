@@ -17,14 +17,14 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.market.ccxt_source import CcxtSource
 from tradewind.market.folder import FolderSource
 from tradewind.market.quality import split_bad
-from tradewind.market.schema import BARS, FUNDING
+from tradewind.market.schema import BARS, FUNDING, LONG_SHORT_RATIO, OPEN_INTEREST
 from tradewind.market.simulated import SimulatedSource
 from tradewind.market.sources import BarSource
 from tradewind.settings import Settings
 
 T = TypeVar("T")
 STEP = 900_000
-N = 1300  # more than two pages of the exchange
+N = 1300  # more than one page of any exchange
 END_MS = START_MS + N * STEP
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 MarketSource = Callable[[], BarSource]
@@ -40,24 +40,46 @@ def funding(n: int) -> pl.DataFrame:
     )
 
 
-@pytest.fixture(params=["folder", "simulated", "ccxt"])
+def positions(n: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return open interest and account ratios at the opening of ``n`` bars."""
+    stamps = [START_MS + i * STEP for i in range(n)]
+    return (
+        pl.DataFrame({"ts": stamps, "open_interest": [1000.0 + i for i in range(n)]}),
+        # Bybit tells shares of four digits: these are ratios of such shares.
+        pl.DataFrame({"ts": stamps, "long_short_ratio": [1.5] * n}),
+    )
+
+
+@pytest.fixture(params=["folder", "simulated", "binanceusdm", "bybit"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> Iterator[MarketSource]:
     """Return a maker of one kind of source that has bars from START_MS to END_MS."""
     bars = {name: random_walk_bars(N, seed=i) for i, name in enumerate(SYMBOLS)}
+    interest, ratio = positions(N)
     if request.param == "simulated":
         yield lambda: SimulatedSource(SYMBOLS, seed=3)
     elif request.param == "folder":
+        for kind in ("perp_15m", "funding_8h", "oi_15m", "long_short_15m"):
+            (tmp_path / f"x_{kind}").mkdir()
         for name, frame in bars.items():
-            (tmp_path / "x_perp_15m").mkdir(exist_ok=True)
-            (tmp_path / "x_funding_8h").mkdir(exist_ok=True)
             frame.write_parquet(tmp_path / "x_perp_15m" / f"{name}_15m.parquet")
+            interest.write_parquet(tmp_path / "x_oi_15m" / f"{name}_15m.parquet")
+            ratio.write_parquet(tmp_path / "x_long_short_15m" / f"{name}_15m.parquet")
             funding(40).write_parquet(tmp_path / "x_funding_8h" / f"{name}_8h.parquet")
         yield lambda: FolderSource(tmp_path, "x_perp")
     else:
         rates = {name: funding(40) for name in SYMBOLS}
-        with Exchange(bars, "15m", lambda: END_MS, tmp_path, funding=rates) as exchange:
+        with Exchange(
+            bars,
+            "15m",
+            lambda: END_MS,
+            tmp_path,
+            exchange_id=request.param,
+            funding=rates,
+            open_interest=dict.fromkeys(SYMBOLS, interest),
+            long_short_ratio=dict.fromkeys(SYMBOLS, ratio),
+        ) as exchange:
             settings = make_settings(market=exchange.market)
             yield lambda: CcxtSource(settings)
 
@@ -137,6 +159,47 @@ class TestSourceConformance:
         assert dict(rates.schema) == dict(FUNDING)
         assert rates["ts"].to_list() == list(range(START_MS, until + 1, eight_hours))
         assert rates["funding_rate"].is_finite().all()
+
+    def test_open_interest_is_typed_and_inside_the_closed_range_or_none(
+        self, make_source: MarketSource
+    ) -> None:
+        since, until = START_MS + 3 * STEP, START_MS + 700 * STEP
+        found = ask(make_source, lambda source: source.fetch_open_interest("BTCUSDT", since, until))
+        assert (found is None) == (make_source().kind == "simulated")
+        if found is not None:
+            expected = positions(N)[0].filter(pl.col("ts").is_between(since, until))
+            assert dict(found.schema) == dict(OPEN_INTEREST)
+            assert found.equals(expected)
+
+    def test_long_short_ratio_is_typed_and_inside_the_closed_range_or_none(
+        self, make_source: MarketSource
+    ) -> None:
+        since, until = START_MS + 3 * STEP, START_MS + 700 * STEP
+        found = ask(
+            make_source, lambda source: source.fetch_long_short_ratio("BTCUSDT", since, until)
+        )
+        assert (found is None) == (make_source().kind == "simulated")
+        if found is not None:
+            assert dict(found.schema) == dict(LONG_SHORT_RATIO)
+            assert found["ts"].to_list() == list(range(since, until + 1, STEP))
+            assert found["long_short_ratio"].to_list() == pytest.approx([1.5] * found.height)
+
+    def test_companions_of_an_unknown_symbol_are_none_or_an_error(
+        self, make_source: MarketSource
+    ) -> None:
+        async def every(source: BarSource) -> list[object]:
+            calls = (
+                source.fetch_funding,
+                source.fetch_open_interest,
+                source.fetch_long_short_ratio,
+            )
+            return await asyncio.gather(
+                *(call("BTCUSDX", START_MS, END_MS) for call in calls), return_exceptions=True
+            )
+
+        for found in ask(make_source, every):
+            unknown = isinstance(found, TradewindError) and found.code is ErrorCode.UNKNOWN_SYMBOL
+            assert found is None or unknown
 
     def test_an_unknown_symbol_is_named_with_known_ones(self, make_source: MarketSource) -> None:
         with pytest.raises(TradewindError) as caught:

@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from aiohttp import web
 
-from tests.support.exchange import Exchange
+from policy.replay_exchange import Fault, FaultKind
+from tests.support.exchange import KLINES, Exchange
 from tests.support.synthetic import START_MS, random_walk_market
 from tradewind.clock import ManualClock
 from tradewind.errors import ErrorCode, TradewindError
@@ -28,7 +28,6 @@ from tradewind.settings import Settings
 STEP = 900_000
 N = 700
 END = START_MS + N * STEP
-KLINES = "/fapi/v1/klines"
 FUNDING = pl.DataFrame(
     {"ts": [START_MS + i * 32 * STEP for i in range(22)], "funding_rate": [1e-4] * 22}
 )
@@ -100,59 +99,25 @@ def test_the_next_run_asks_only_from_the_overlap_on(market: Market) -> None:
 def test_only_public_addresses_of_the_exchange_are_asked(market: Market) -> None:
     run_ingest(market.settings(), market.clock)
     paths = {path for path, _ in market.exchange.requests}
-    assert paths == {"/fapi/v1/exchangeInfo", KLINES, "/fapi/v1/fundingRate"}
-    assert market.exchange.refused_hosts == []
-
-
-def test_network_errors_are_retried_with_bounds(market: Market) -> None:
-    settings = market.settings(network_attempts=3)
-    source = CcxtSource(settings)
-
-    async def fetch() -> pl.DataFrame:
-        await source.connect()
-        market.exchange.drops = 1
-        market.exchange.failures.append(web.Response(status=429, text="slow down"))
-        return await source.fetch_bars("BTCUSDT", "15m", START_MS, START_MS + 100 * STEP)
-
-    async def run() -> pl.DataFrame:
-        try:
-            return await fetch()
-        finally:
-            await source.close()
-
-    assert asyncio.run(run()).equals(market.bars["BTCUSDT"].head(100))
-    assert len(market.exchange.asked(KLINES)) == 3
+    own = {"/fapi/v1/exchangeInfo", "/fapi/v1/time", KLINES, "/fapi/v1/fundingRate"}
+    assert paths - own <= {
+        "/futures/data/openInterestHist",
+        "/futures/data/globalLongShortAccountRatio",
+    }
+    assert own <= paths
+    assert not market.exchange.refused_hosts
 
 
 def test_a_lasting_failure_is_one_clear_error_per_symbol(market: Market) -> None:
     run_ingest(market.settings(), market.clock)
     before = sha256_tree(market.settings().store_root)
-    # A run starts with exchangeInfo, which must work; the three symbols' bars then fail.
-    symbols = tuple(market.bars)
     market.clock.set(END + STEP)
-    report = run_ingest(
-        market.settings(network_attempts=2),
-        ClockThatFails(market, failures=2 * len(symbols)),
-        symbols=symbols,
-    )
+    market.exchange.add_fault(Fault(FaultKind.SERVER_ERROR, path=KLINES, times=6))
+    settings = market.settings(network_attempts=2)
+    report = run_ingest(settings, market.clock, symbols=tuple(market.bars))
     for result in report.symbols:
         assert (result.error or "").startswith("exchange_unreachable: exchange binanceusdm")
     assert sha256_tree(market.settings().store_root) == before
-
-
-class ClockThatFails:
-    """Market time that, asked after exchangeInfo, makes the exchange fail from then on."""
-
-    def __init__(self, market: Market, failures: int) -> None:
-        self._market = market
-        self._failures = failures
-
-    def now_ms(self) -> int:
-        """Arm the exchange: one good answer for exchangeInfo, then failures."""
-        info = self._market.exchange
-        info.pass_first = 1
-        info.failures.extend(web.Response(status=503, text="down") for _ in range(self._failures))
-        return self._market.clock.ms
 
 
 def test_a_refusal_is_not_retried(market: Market) -> None:
@@ -160,35 +125,28 @@ def test_a_refusal_is_not_retried(market: Market) -> None:
 
     async def run() -> None:
         try:
-            await source.connect()
-            body = {"code": -1120, "msg": "Invalid interval."}
-            market.exchange.failures.append(web.json_response(body, status=400))
-            await source.fetch_bars("BTCUSDT", "15m", START_MS, END)
+            await source.fetch_bars("BTCUSDT", "1h", START_MS, END)  # there are 15m bars only
         finally:
             await source.close()
 
-    with pytest.raises(TradewindError, match="exchange_unreachable"):
+    with pytest.raises(TradewindError, match=r"exchange_unreachable.*Invalid interval"):
         asyncio.run(run())
     assert len(market.exchange.asked(KLINES)) == 1
 
 
 @pytest.mark.parametrize("body", ["", "null", "[]", "<html>busy</html>", '{"symbols": [{"s', "[1]"])
 def test_a_success_without_markets_is_unreachable(market: Market, body: str) -> None:
-    market.exchange.failures.append(web.Response(text=body, content_type="application/json"))
+    market.exchange.add_fault(Fault(FaultKind.BODY, body=body, times=99))
     with pytest.raises(TradewindError) as caught:
-        run_ingest(market.settings(), market.clock)
+        run_ingest(market.settings(network_attempts=2), market.clock)
     assert caught.value.code is ErrorCode.EXCHANGE_UNREACHABLE
 
 
-def test_a_page_that_came_empty_is_filled_by_the_next_run(market: Market) -> None:
-    market.exchange.pass_first = 2  # exchangeInfo and the first page
-    market.exchange.failures.append(web.json_response(None))
-    settings = market.settings(history_days=15)
-    report = run_ingest(settings, market.clock, symbols=["BTCUSDT"], since_ms=START_MS)
-    assert (report.symbols[0].error, report.symbols[0].added) == (None, 500)
-    market.clock.set(END + STEP)
-    run_ingest(settings, market.clock, symbols=["BTCUSDT"], since_ms=START_MS)
-    assert market.stored("BTCUSDT").equals(market.bars["BTCUSDT"].head(N + 1))
+def test_one_bad_answer_to_the_first_question_is_forgiven(market: Market) -> None:
+    for kind in (FaultKind.DROP_BEFORE, FaultKind.EMPTY, FaultKind.TOO_MANY_REQUESTS):
+        market.exchange.add_fault(Fault(kind, path="exchangeInfo", retry_after_s=0.1))
+    report = run_ingest(market.settings(), market.clock, symbols=["BTCUSDT"])
+    assert not report.failed
 
 
 def test_bad_bars_of_an_exchange_are_quarantined(market: Market) -> None:

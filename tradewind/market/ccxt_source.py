@@ -1,33 +1,30 @@
-"""Bars from an exchange through ccxt: public endpoints only, no keys.
-
-The exchange's own URLs are kept, since ccxt chooses its error classes by them; a proxy and
-a CA bundle from the settings decide where requests really go.
-"""
+"""Bars from an exchange through ccxt: public endpoints only, no keys."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
-import structlog
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.market.schema import BARS, FUNDING, empty
+from tradewind.market.ccxt_client import SPOT_EXCHANGES, CcxtClient
+from tradewind.market.ccxt_pages import Row, has_holes, series_frame, series_holes, windows
+from tradewind.market.schema import (
+    BARS,
+    FUNDING,
+    LONG_SHORT_RATIO,
+    OPEN_INTEREST,
+    Columns,
+    empty,
+)
 from tradewind.market.sources import SourceKind, unknown_symbol
-from tradewind.settings import TIMEFRAME_MS, Settings
+from tradewind.settings import MS_PER_DAY, TIMEFRAME_MS, Settings
 
-T = TypeVar("T")
 Market = Mapping[str, Any]
-log = structlog.get_logger(__name__)
+Ask = Callable[[int, int, int], Awaitable[list[Row]]]
 
 SETS = {
     "binanceusdm": "binance_usdm_perp",
@@ -35,19 +32,33 @@ SETS = {
     "bybit": "bybit_linear",
     "okx": "okx_swap",
 }
-SPOT_EXCHANGES = ("binance",)
-# What ccxt has to load of an exchange; all of its markets would take seconds more.
-MARKET_TYPES = {
-    "binanceusdm": ["linear"],
-    "binance": ["spot"],
-    "bybit": ["linear"],
-    "okx": ["swap"],
-}
 DEFAULT_PAGE = 500
+# Binance weighs a request by its limit: up to 499 rows cost 2, 500 to 1000 cost 5.
+BAR_PAGES = {"binanceusdm": 499}
+FUNDING_PAGES = {"binanceusdm": 1000, "bybit": 200}
 FUNDING_PAGE = 100
 HOUR_MS = TIMEFRAME_MS["1h"]  # no exchange settles funding more often
 MINUTE_MS = TIMEFRAME_MS["1m"]
-ERROR_TEXT = 200
+SETTLEMENT_DELAY_MS = 1000
+MAX_REPAIRS = 20  # holes of one companion series asked for again
+
+
+@dataclass(frozen=True)
+class Positioning:
+    """How an exchange gives open interest and account ratios, and how long it keeps them."""
+
+    kept_days: int
+    interest_page: int
+    ratio_page: int
+    ratio_periods: Mapping[str, str]
+
+
+POSITIONING = {
+    # Thirty days are kept; a request that begins a moment too early is refused whole.
+    "binanceusdm": Positioning(29, 500, 500, {}),
+    "bybit": Positioning(29, 200, 500, {"5m": "5min", "15m": "15min"}),
+}
+POSITIONING_PERIODS = {"1m": "5m", "8h": "4h"}  # those that exchanges have not
 
 
 def set_of(exchange_id: str) -> str:
@@ -94,11 +105,12 @@ class CcxtSource:
         self.exchange_id = exchange_id or market.exchanges[0]
         self.set_id = set_of(self.exchange_id)
         self.name = f"{self.exchange_id} through ccxt"
-        self._market = market
-        self._client = _client(settings, self.exchange_id)
+        self._period = POSITIONING_PERIODS.get(market.timeframe, market.timeframe)
+        self._client = CcxtClient(market, self.exchange_id)
         self._markets: dict[str, Market] = {}
+        self._server_ms = -1
 
-    async def connect(self, *, retry: bool = True) -> None:
+    async def connect(self) -> None:
         """Load the exchange's markets.
 
         Raises
@@ -109,12 +121,12 @@ class CcxtSource:
         if self._markets:
             return
         try:
-            markets = await self._call(self._client.load_markets, retry=retry)
+            markets = await self._client.call(self._client.api.load_markets, connecting=True)
             self._markets = {
                 name: market for name, market in markets.items() if self._is_ours(market)
             }
             if not self._markets:
-                raise self._unreachable("it answered without any market of that kind")
+                raise self._client.unreachable("it answered without any market of that kind")
         except BaseException:
             await self.close()
             raise
@@ -122,52 +134,101 @@ class CcxtSource:
     async def fetch_bars(
         self, symbol: str, timeframe: str, since_ms: int, until_ms: int
     ) -> pl.DataFrame:
-        """Return bars that open in ``[since_ms, until_ms)``, page by page.
+        """Return bars that open in ``[since_ms, until_ms)`` and have closed by the exchange's time.
 
-        Pages are windows of time, so an outage longer than a page cannot end the download.
+        A page that lacks bars, repeats them or is another's is asked for once more; what is
+        missing then stays missing, for the caller to record.
         """
         await self.connect()
         unified = resolve_symbol(self._markets, symbol, self.name)
         step = TIMEFRAME_MS[timeframe]
-        limit = self._client.feature_value(unified, "fetchOHLCV", "limit", DEFAULT_PAGE)
-        rows: list[list[Any]] = []
-        for start in range(since_ms, until_ms, limit * step):
-            end = min(start + limit * step, until_ms)
-            rows += await self._call(
-                self._client.fetch_ohlcv, unified, timeframe, start, limit, {"until": end - 1}
-            )
-        bars = pl.DataFrame(
-            [row[: len(BARS)] for row in rows], schema=dict(BARS), orient="row", strict=False
+        # The clocks may differ: a bar is closed when both ours and the exchange's say so.
+        end_ms = min(until_ms, await self._server_time(until_ms) - step + 1)
+        size = BAR_PAGES.get(self.exchange_id) or self._client.api.feature_value(
+            unified, "fetchOHLCV", "limit", DEFAULT_PAGE
         )
-        inside = (pl.col("ts") >= since_ms) & (pl.col("ts") < until_ms)
-        return bars.filter(inside | pl.col("ts").is_null())
+        listed = self._markets[unified].get("created")
+        pages: list[pl.DataFrame] = []
+        for start, end in windows(since_ms, end_ms, size * step):
+            pages.append(await self._bar_page(unified, timeframe, start, end))
+            known = start if listed is None and any(page.height for page in pages[:-1]) else listed
+            begin = pages[-1]["ts"].min() if known is None else max(start, known)
+            if isinstance(begin, int) and has_holes(pages[-1], begin, end, step):
+                pages.append(await self._bar_page(unified, timeframe, start, end))
+        bars = pl.concat([empty(BARS), *pages]).unique(keep="last", maintain_order=True)
+        return bars.filter(pl.col("ts").is_between(since_ms, end_ms - 1))
 
     async def fetch_funding(self, symbol: str, since_ms: int, until_ms: int) -> pl.DataFrame | None:
         """Return funding rates, or None where the exchange keeps no history of them."""
         await self.connect()
-        if not self._client.has.get("fetchFundingRateHistory"):
+        api = self._client.api
+        if not api.has.get("fetchFundingRateHistory"):
             return None
         unified = resolve_symbol(self._markets, symbol, self.name)
-        rows: list[dict[str, Any]] = []
-        for start in range(since_ms, until_ms + 1, FUNDING_PAGE * HOUR_MS):
-            end = min(start + FUNDING_PAGE * HOUR_MS - 1, until_ms)
-            rows += await self._call(
-                self._client.fetch_funding_rate_history,
-                unified,
-                start,
-                FUNDING_PAGE,
-                {"until": end},
+
+        async def ask(start: int, end: int, limit: int) -> list[Row]:
+            # Exchanges stamp a settlement some milliseconds late; its time is the full minute.
+            until = end + SETTLEMENT_DELAY_MS
+            rows = await api.fetch_funding_rate_history(unified, start, limit, {"until": until})
+            return [
+                (round(row["timestamp"] / MINUTE_MS) * MINUTE_MS, float(row["fundingRate"]))
+                for row in rows
+            ]
+
+        page = FUNDING_PAGES.get(self.exchange_id, FUNDING_PAGE)
+        # The listing is told later than the first settlements at times: it says what to expect
+        # and never what to ask for.
+        listed = self._markets[unified].get("created") or 0
+        return await self._series(ask, FUNDING, since_ms, until_ms, page, HOUR_MS, listed)
+
+    async def fetch_open_interest(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return open interest of the last weeks, or None where the exchange has none."""
+        await self.connect()
+        positioning = POSITIONING.get(self.exchange_id)
+        if positioning is None:
+            return None
+        unified, api = resolve_symbol(self._markets, symbol, self.name), self._client.api
+
+        async def ask(start: int, end: int, limit: int) -> list[Row]:
+            rows = await api.fetch_open_interest_history(
+                unified, self._period, start, limit, {"until": end}
             )
-        if not rows:
-            return empty(FUNDING)
-        # Exchanges stamp a settlement some milliseconds late; its time is the full minute.
-        return pl.DataFrame(
-            {
-                "ts": [round(row["timestamp"] / MINUTE_MS) * MINUTE_MS for row in rows],
-                "funding_rate": [row["fundingRate"] for row in rows],
-            },
-            schema=dict(FUNDING),
-        ).filter(pl.col("ts").is_between(since_ms, until_ms))
+            return [(row["timestamp"], float(row["openInterestAmount"])) for row in rows]
+
+        since, until = await self._kept_span(since_ms, until_ms, positioning)
+        step = TIMEFRAME_MS[self._period]
+        page = positioning.interest_page
+        return await self._series(ask, OPEN_INTEREST, since, until, page, step)
+
+    async def fetch_long_short_ratio(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return long over short accounts of the last weeks, or None where there is none."""
+        await self.connect()
+        positioning = POSITIONING.get(self.exchange_id)
+        if positioning is None:
+            return None
+        unified, api = resolve_symbol(self._markets, symbol, self.name), self._client.api
+        renamed = positioning.ratio_periods.get(self._period)
+
+        async def ask(start: int, end: int, limit: int) -> list[Row]:
+            # ccxt passes neither a start nor Bybit's name of a period on; the parameters do.
+            params = {
+                "startTime": start,
+                "endTime": end,
+                **({"period": renamed} if renamed else {}),
+            }
+            rows = await api.fetch_long_short_ratio_history(
+                unified, self._period, start, limit, params
+            )
+            return [(row["timestamp"], float(row["longShortRatio"])) for row in rows]
+
+        since, until = await self._kept_span(since_ms, until_ms, positioning)
+        step = TIMEFRAME_MS[self._period]
+        page = positioning.ratio_page
+        return await self._series(ask, LONG_SHORT_RATIO, since, until, page, step)
 
     async def symbols(self) -> tuple[str, ...]:
         """Return base and quote of every market of this set's kind."""
@@ -183,83 +244,61 @@ class CcxtSource:
             return bool(market["spot"])
         return bool(market["swap"] and market["linear"])
 
-    async def _call(
-        self, function: Callable[..., Awaitable[T]], *args: object, retry: bool = True
-    ) -> T:
-        """Call ccxt, repeating on network errors only: every request here is a GET."""
-        import ccxt
+    async def _server_time(self, until_ms: int) -> int:
+        """Return a time that the exchange's clock has reached; ours where it tells none."""
+        if not self._client.api.has.get("fetchTime"):
+            return until_ms
+        if self._server_ms < until_ms:
+            self._server_ms = await self._client.call(self._ask_time)
+        return self._server_ms
 
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._market.network_attempts if retry else 1),
-            wait=wait_exponential_jitter(
-                multiplier=self._market.backoff_s,
-                max=self._market.backoff_max_s,
-                jitter=self._market.backoff_s,
-            ),
-            retry=retry_if_exception_type(ccxt.NetworkError),
-            before_sleep=self._log_retry,
-            reraise=True,
-        )
-        try:
-            return await attempts(function, *args)
-        except ccxt.BaseError as error:
-            text = " ".join(str(error).split())[:ERROR_TEXT]
-            raise self._unreachable(f"{type(error).__name__}: {text}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # ccxt takes any JSON of a success for an answer, and its parsers trip over it.
-            raise self._unreachable(f"malformed answer, {error!r}"[:ERROR_TEXT]) from error
+    async def _ask_time(self) -> int:
+        return int(await self._client.api.fetch_time())
 
-    def _log_retry(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "exchange_retry",
-            exchange=self.exchange_id,
-            attempt=state.attempt_number,
-            error=type(error).__name__,
-        )
+    async def _kept_span(
+        self, since_ms: int, until_ms: int, positioning: Positioning
+    ) -> tuple[int, int]:
+        """Return the part of a span that the exchange can still have, by its own clock."""
+        now = await self._server_time(until_ms)
+        return max(since_ms, now - positioning.kept_days * MS_PER_DAY), min(until_ms, now)
 
-    def _unreachable(self, reason: str) -> TradewindError:
-        return TradewindError(
-            ErrorCode.EXCHANGE_UNREACHABLE,
-            f"exchange {self.exchange_id} gave no data ({reason})",
-            "Check the network, or set TRADEWIND_MARKET__PROXY, TRADEWIND_MARKET__EXCHANGES or"
-            " TRADEWIND_DATA (a folder of bars)",
-        )
+    async def _bar_page(self, unified: str, timeframe: str, start: int, end: int) -> pl.DataFrame:
+        limit = -(-(end - start) // TIMEFRAME_MS[timeframe])
 
-
-def _client(settings: Settings, exchange_id: str) -> Any:
-    import ccxt.async_support
-
-    market = settings.market
-    if exchange_id not in ccxt.async_support.exchanges:
-        raise TradewindError(
-            ErrorCode.BAD_SETTING,
-            f"setting market.exchanges names {exchange_id!r}, which ccxt does not know",
-            "Use ccxt's ids, such as binanceusdm, bybit or okx",
-        )
-    config: dict[str, Any] = {
-        "enableRateLimit": True,
-        "timeout": round(market.request_timeout_s * 1000),
-        "options": {
-            "defaultType": "spot" if exchange_id in SPOT_EXCHANGES else "swap",
-            "fetchCurrencies": False,
-        },
-    }
-    if exchange_id in MARKET_TYPES:
-        config["options"]["fetchMarkets"] = {"types": MARKET_TYPES[exchange_id]}
-    if market.proxy:
-        config["httpsProxy"] = market.proxy
-    if market.ca_file:
-        if not market.ca_file.is_file():
-            raise TradewindError(
-                ErrorCode.BAD_SETTING,
-                f"setting market.ca_file = {market.ca_file} is no file",
-                "Point TRADEWIND_MARKET__CA_FILE at the PEM bundle, or unset it",
+        async def ask() -> pl.DataFrame:
+            rows = await self._client.api.fetch_ohlcv(
+                unified, timeframe, start, limit, {"until": end - 1}
             )
-        config["cafile"] = str(market.ca_file)
-    client = getattr(ccxt.async_support, exchange_id)(config)
-    client.has["fetchCurrencies"] = False  # a private call on several exchanges
-    return client
+            cut = [row[: len(BARS)] for row in rows]
+            return pl.DataFrame(cut, schema=dict(BARS), orient="row", strict=False).filter(
+                pl.col("ts").is_between(start, end - 1)
+            )
+
+        return await self._client.call(ask)
+
+    async def _series(
+        self,
+        ask: Ask,
+        columns: Columns,
+        since_ms: int,
+        until_ms: int,
+        page: int,
+        step: int,
+        listed_ms: int = 0,
+    ) -> pl.DataFrame:
+        """Ask for a companion series page by page, and once more for what seems missing."""
+        rows: list[Row] = []
+        for start, end in windows(since_ms, until_ms + 1, page * step):
+            rows += await self._client.call(ask, start, end - 1, page)
+        found = series_frame(rows, columns, since_ms, until_ms)
+        expected = max(since_ms, listed_ms)
+        holes = series_holes(found, expected, until_ms)
+        if found.is_empty() and expected <= until_ms:
+            holes = [(max(expected, until_ms - page * step + 1), until_ms)]
+        for start, end in holes[-MAX_REPAIRS:]:
+            for first, after in windows(start, end + 1, page * step):
+                rows += await self._client.call(ask, first, after - 1, page)
+        return series_frame(rows, columns, since_ms, until_ms)
 
 
 async def first_reachable(settings: Settings, exchange_ids: tuple[str, ...]) -> CcxtSource:
@@ -303,7 +342,7 @@ async def _connect_until(source: CcxtSource, deadline: float) -> str | None:
     """Return None once connected, else why not."""
     try:
         async with asyncio.timeout_at(deadline):
-            await source.connect(retry=False)
+            await source.connect()
     except TimeoutError:
         return f"exchange {source.exchange_id} did not answer in time"
     except TradewindError as error:

@@ -11,9 +11,22 @@ from pathlib import Path
 import polars as pl
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.market.schema import BARS, FUNDING, Columns, conform, empty
-from tradewind.market.sets import bars_folder, companion_folder
+from tradewind.market.schema import (
+    BARS,
+    FUNDING,
+    LONG_SHORT_RATIO,
+    OPEN_INTEREST,
+    Columns,
+    conform,
+)
+from tradewind.market.sets import (
+    LONG_SHORT_RATIO_NAME,
+    OPEN_INTEREST_NAME,
+    bars_folder,
+    companion_folder,
+)
 from tradewind.market.sources import SourceKind, unknown_symbol
+from tradewind.settings import TIMEFRAME_MS
 
 SUFFIXES = (".parquet", ".csv")
 FUNDING_TIMEFRAME = "8h"
@@ -57,12 +70,40 @@ class FolderSource:
 
     async def fetch_funding(self, symbol: str, since_ms: int, until_ms: int) -> pl.DataFrame | None:
         """Return funding rates, or None where the set has no such companion."""
-        folder = self.root / companion_folder(self.set_id, "funding", FUNDING_TIMEFRAME)
-        paths = _files(folder, symbol, FUNDING_TIMEFRAME) if folder.is_dir() else []
-        if not paths:
-            return None
-        rates = pl.concat([empty(FUNDING), *(self._read(path, FUNDING) for path in paths)])
-        return rates.filter(pl.col("ts").is_between(since_ms, until_ms))
+        return self._companion("funding", (FUNDING_TIMEFRAME,), FUNDING, symbol, since_ms, until_ms)
+
+    async def fetch_open_interest(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return open interest of the finest companion such as ``binance_usdm_oi_4h``, or None."""
+        return self._companion(
+            OPEN_INTEREST_NAME, tuple(TIMEFRAME_MS), OPEN_INTEREST, symbol, since_ms, until_ms
+        )
+
+    async def fetch_long_short_ratio(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return ratios of the finest companion such as ``x_long_short_15m``, or None."""
+        return self._companion(
+            LONG_SHORT_RATIO_NAME, tuple(TIMEFRAME_MS), LONG_SHORT_RATIO, symbol, since_ms, until_ms
+        )
+
+    def _companion(
+        self,
+        kind: str,
+        timeframes: tuple[str, ...],
+        columns: Columns,
+        symbol: str,
+        since_ms: int,
+        until_ms: int,
+    ) -> pl.DataFrame | None:
+        for timeframe in timeframes:
+            folder = self.root / companion_folder(self.set_id, kind, timeframe)
+            paths = _files(folder, symbol, timeframe) if folder.is_dir() else []
+            if paths:
+                rows = pl.concat([self._read(path, columns) for path in paths])
+                return rows.filter(pl.col("ts").is_between(since_ms, until_ms))
+        return None
 
     async def symbols(self) -> tuple[str, ...]:
         """Return the symbols of any timeframe of the set."""

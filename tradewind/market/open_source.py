@@ -20,8 +20,9 @@ async def open_source(settings: Settings, clock: Clock) -> BarSource:
     """Open the source that ``settings.market.source`` asks for.
 
     ``auto`` takes the folder ``settings.data`` if one is set, else the first exchange that
-    answers, else the simulated market. Once a set is in use, ``auto`` stays with it: an
-    exchange that fails later is an error, never a switch to other prices.
+    answers, else the simulated market. Once a set is in use, ``auto`` stays with it, and
+    ``ccxt`` with its exchange while ``exchanges`` names it: an exchange that fails later is an
+    error, never a switch to other prices.
 
     Raises
     ------
@@ -34,15 +35,14 @@ async def open_source(settings: Settings, clock: Clock) -> BarSource:
     if wanted == "simulated":
         return _simulated(settings, clock)
     if wanted == "ccxt":
-        return await first_reachable(settings, settings.market.exchanges)
+        return await first_reachable(settings, _usable(settings, active_set(settings)))
     return await _automatic(settings, clock, active_set(settings))
 
 
 async def _automatic(settings: Settings, clock: Clock, active: ActiveSet | None) -> BarSource:
-    exchanges = settings.market.exchanges
     if active is None:
         try:
-            return await first_reachable(settings, exchanges)
+            return await first_reachable(settings, settings.market.exchanges)
         except TradewindError as error:
             if error.code is not ErrorCode.EXCHANGE_UNREACHABLE:
                 raise
@@ -50,9 +50,15 @@ async def _automatic(settings: Settings, clock: Clock, active: ActiveSet | None)
             return _simulated(settings, clock)
     if active.simulated:
         return _simulated(settings, clock)
-    return await first_reachable(
-        settings, tuple(name for name in exchanges if set_of(name) == active.set_id) or exchanges
-    )
+    return await first_reachable(settings, _usable(settings, active))
+
+
+def _usable(settings: Settings, active: ActiveSet | None) -> tuple[str, ...]:
+    """Return the exchange whose set is in use; all of them before there is one."""
+    exchanges = settings.market.exchanges
+    if active is None:
+        return exchanges
+    return tuple(name for name in exchanges if set_of(name) == active.set_id) or exchanges
 
 
 def _folder(settings: Settings) -> FolderSource:

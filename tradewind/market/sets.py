@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# How the folders of companion series are called: binance_usdm_oi_4h.
+OPEN_INTEREST_NAME = "oi"
+LONG_SHORT_RATIO_NAME = "long_short"
 SIMULATED_SET = "simulated_usdm_perp"
 
 

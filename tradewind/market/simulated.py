@@ -95,6 +95,20 @@ class SimulatedSource:
         )
         return rates.filter(pl.col("ts") >= first)
 
+    async def fetch_open_interest(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return None: nobody holds positions in a made-up market."""
+        self._check(symbol)
+        return None
+
+    async def fetch_long_short_ratio(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return None, as `fetch_open_interest`."""
+        self._check(symbol)
+        return None
+
     async def symbols(self) -> tuple[str, ...]:
         """Return the symbols that this market has."""
         return self._symbols

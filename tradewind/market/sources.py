@@ -52,6 +52,25 @@ class BarSource(Protocol):
         """Return funding (ts, funding_rate) with ``since_ms <= ts <= until_ms``; None: has none."""
         ...
 
+    async def fetch_open_interest(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return open interest in contracts of the base currency; None: it has none.
+
+        Returns
+        -------
+        DataFrame or None
+            ts (Int64), open_interest (Float64), ``since_ms <= ts <= until_ms``. Exchanges keep
+            about 30 days of it, so the answer may begin later than asked.
+        """
+        ...
+
+    async def fetch_long_short_ratio(
+        self, symbol: str, since_ms: int, until_ms: int
+    ) -> pl.DataFrame | None:
+        """Return long over short accounts (ts, long_short_ratio), as `fetch_open_interest`."""
+        ...
+
     async def symbols(self) -> tuple[str, ...]:
         """Return the symbols it knows, as exchange ids, sorted."""
         ...
