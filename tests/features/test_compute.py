@@ -19,15 +19,18 @@ from tradewind.settings import load_settings
 def test_columns_types_and_first_warm_row() -> None:
     frame = compute_features(market(500), "ETHUSDT", small_settings())
     assert frame.columns == [
-        *("ts", "close", *WIDE, "atr", "history", "warm", "regime", "regime_computed")
+        *("ts", "close", *WIDE, "atr", "history", "warm", "regime", "regime_computed"),
+        *("regime_state", "regime_confidence", "regime_1h", "regime_4h"),
     ]
     assert all(frame[name].dtype == pl.Float64 for name in WIDE)
     assert frame.null_count().sum_horizontal().item() == 0
     assert frame["warm"].to_list() == [False] * 300 + [True] * 200
     warm = frame.filter("warm").select(REQUIRED_FEATURES).to_numpy()
     assert np.isfinite(warm).all()
+    # Fifteen days of bars are needed for the ATR of a day: five are not enough to tell.
     assert set(frame["regime"]) == {"neutral"}
     assert not frame["regime_computed"].any()
+    assert set(frame["regime_state"]) == {"UNKNOWN"}
 
 
 def test_no_bars_give_no_rows_of_the_same_shape() -> None:

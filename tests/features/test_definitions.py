@@ -82,3 +82,14 @@ def test_importing_features_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_warm_up_of_a_window_is_where_its_numbers_begin() -> None:
+    settings = small_settings()
+    frame = compute_features(market(400), "SOLUSDT", settings)
+    for feature in TABLE:
+        if feature.nullable or feature.warmup == definitions.RECURSIVE:
+            continue
+        known = frame[feature.name].is_finite().to_list()
+        assert known.index(True) == definitions.warmup_of(feature, settings), feature.name
+        assert all(known[known.index(True) :])

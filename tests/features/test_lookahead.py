@@ -169,9 +169,11 @@ def test_the_store_check_sees_funding_from_the_future(
     settings, clock = small_settings(), ManualClock(close_of(1199))
     assert check_store(settings, clock, "SOLUSDT", store=store).ok
 
-    def peeking(given: Bars, symbol: str, *args: object, funding: pl.DataFrame) -> pl.DataFrame:
+    def peeking(
+        given: Bars, symbol: str, *args: object, funding: pl.DataFrame, **kwargs: pl.DataFrame
+    ) -> pl.DataFrame:
         early = funding.with_columns(pl.col("ts") - eight_hours)
-        return compute_features(given, symbol, settings, funding=early)
+        return compute_features(given, symbol, settings, funding=early, **kwargs)
 
     monkeypatch.setattr(lookahead, "compute_features", peeking)
     assert check_store(settings, clock, "SOLUSDT", store=store).offending == ("funding_rate",)

@@ -57,7 +57,13 @@ def test_a_row_is_the_batch_row(bars: dict[str, pl.DataFrame], full_store: BarSt
     assert row.volatility == pytest.approx(vol * math.sqrt(96))
     assert row.scale == pytest.approx(vol * 4)
     assert row.feature_version == feature_version(small_settings())
-    assert (row.regime, row.regime_computed, row.staleness_s) == ("neutral", False, 0.0)
+    assert (row.regime, row.regime_computed) == (batch["regime"][3000], True)
+    assert [reading.timeframe for reading in row.regimes] == ["15m", "1h", "4h"]
+    assert [reading.regime for reading in row.regimes] == [
+        batch[name][3000] for name in ("regime_state", "regime_1h", "regime_4h")
+    ]
+    assert row.regimes[0].confidence == batch["regime_confidence"][3000]
+    assert row.staleness_s == 0.0
 
 
 @given(

@@ -6,13 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features._cross import references
-from tradewind.features._indicators import average_true_range
-from tradewind.features.compute import compute_features
+from tradewind.features._regime import RiskBars, regime_rows, risk_bars
+from tradewind.features.compute import features_and_regimes
 from tradewind.features.definitions import (
     ANCHOR_BARS,
     DEEP,
@@ -20,30 +18,14 @@ from tradewind.features.definitions import (
     WIDE,
     history_rows,
 )
-from tradewind.features.reading import read_funding, reference_bars
+from tradewind.features.reading import read_companions, reference_bars
 from tradewind.features.samples import warm_streak
 from tradewind.market.store import BarStore
-from tradewind.settings import TIMEFRAME_MS, Settings
+from tradewind.regimes.detector import RegimeSeries
+from tradewind.regimes.kinds import RegimeReading
+from tradewind.settings import Settings
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class RiskBars:
-    """High, low and close of the risk timeframe; ``ends`` is when each bucket closes."""
-
-    ends: NDArray[np.int64]
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    span_ms: int
-
-    def atr(self, close_ms: int) -> float:
-        """Return ATR(14) over the buckets closed at ``close_ms``, NaN if there are too few."""
-        end = int(np.searchsorted(self.ends, close_ms, side="right"))
-        start = int(np.searchsorted(self.ends, close_ms - self.span_ms, side="right"))
-        part = slice(start, end)
-        return average_true_range(self.high[part], self.low[part], self.close[part])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +44,16 @@ class FeatureBlock:
     streak: NDArray[np.int64]
     regime: list[str]
     regime_computed: list[bool]
+    regimes: tuple[RegimeSeries, ...]
     risk: RiskBars
 
     def row_at(self, ts: int) -> int:
         """Return the newest row opening at or before ``ts``, −1 if there is none."""
         return int(np.searchsorted(self.ts, ts, side="right")) - 1
+
+    def readings(self, row: int) -> tuple[RegimeReading, ...]:
+        """Return the regimes as of ``row``, the trading timeframe's first."""
+        return tuple(series.reading(row) for series in self.regimes)
 
     def missing(self, row: int) -> list[str]:
         """Return the required features that are not finite at ``row``."""
@@ -91,29 +78,28 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
     """
     step, window = settings.market.timeframe_ms, settings.features.window
     start, end = block_span(settings, ts)
-    risk_ms = _risk_ms(settings)
     blocks = 1 + math.ceil((window - 1) / ANCHOR_BARS)
     rows = history_rows(settings) + blocks * ANCHOR_BARS
-    # One bucket more at either end: the oldest may be cut, the newest be unfinished.
-    risk_rows = ANCHOR_BARS + window + (settings.features.risk_atr_bars + 2) * (risk_ms // step)
-    held = store.read_bars(
-        symbol, settings.market.timeframe, until_ms=end, last=max(rows, risk_rows)
-    )
+    # What decides the oldest row's regime, for every row of the block and of its window.
+    regime = ANCHOR_BARS + window + regime_rows(settings)
+    held = store.read_bars(symbol, settings.market.timeframe, until_ms=end, last=max(rows, regime))
     own = held.tail(rows)
     first = int(own["ts"][0]) if own.height else start
     bars = {symbol: own}
     for name in references(settings):
         if name not in bars:
             bars[name] = reference_bars(settings, store, name, start_ms=first, until_ms=end)
-    frame = compute_features(
+    frame, regimes = features_and_regimes(
         bars,
         symbol,
         settings,
-        funding=read_funding(store, symbol, start_ms=first, until_ms=end),
+        long=held,
+        **read_companions(store, symbol, start_ms=first, until_ms=end),
     )
     streak = warm_streak(frame, step)
     # One row before the block is kept too: the newest bar, when the block has none yet.
     keep = max(int(np.searchsorted(frame["ts"].to_numpy(), start)) - window, 0)
+    kept = np.arange(keep, frame.height)
     frame, streak = frame[keep:], streak[keep:]
     wide = np.ascontiguousarray(frame.select(WIDE).to_numpy())
     return FeatureBlock(
@@ -126,32 +112,6 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
         streak=streak,
         regime=frame["regime"].to_list(),
         regime_computed=frame["regime_computed"].to_list(),
-        risk=_risk_bars(held, risk_ms, settings.features.risk_atr_bars),
-    )
-
-
-def _risk_ms(settings: Settings) -> int:
-    risk_ms = TIMEFRAME_MS[settings.sizing.risk_atr_timeframe]
-    if risk_ms % settings.market.timeframe_ms:
-        raise TradewindError(
-            ErrorCode.BAD_SETTING,
-            f"sizing.risk_atr_timeframe = {settings.sizing.risk_atr_timeframe} "
-            f"cannot be made of {settings.market.timeframe} bars",
-            "Choose a timeframe that is a multiple of market.timeframe",
-        )
-    return risk_ms
-
-
-def _risk_bars(bars: pl.DataFrame, risk_ms: int, count: int) -> RiskBars:
-    buckets = (
-        bars.group_by(((pl.col("ts") // risk_ms + 1) * risk_ms).alias("end"), maintain_order=True)
-        .agg(pl.col("high").max(), pl.col("low").min(), pl.col("close").last())
-        .rechunk()
-    )
-    return RiskBars(
-        ends=buckets["end"].to_numpy(),
-        high=buckets["high"].to_numpy(),
-        low=buckets["low"].to_numpy(),
-        close=buckets["close"].to_numpy(),
-        span_ms=count * risk_ms,
+        regimes=tuple(series.take(kept) for series in regimes.values()),
+        risk=risk_bars(held, settings),
     )

@@ -1,4 +1,4 @@
-"""Features that a symbol takes from others: reference markets and the funding rate."""
+"""Features that come from beside a symbol's bars: other markets, and its companion series."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features._rolling import divide, lagged, log_return, rolling_moments
-from tradewind.settings import TIMEFRAME_MS, Settings
+from tradewind.settings import MS_PER_DAY, TIMEFRAME_MS, Settings
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 FUNDING_MAX_AGE_MS = 2 * TIMEFRAME_MS["8h"]
 """An older rate is no longer the market's: one settlement was missed."""
+
+SURVEY_MAX_AGE_MS = 2 * TIMEFRAME_MS["4h"]
+"""Open interest and account ratios are surveyed at least every 4 h: older, one was missed."""
+
+OPEN_INTEREST_SPAN_MS = MS_PER_DAY
+"""The change of the open interest is over a day: its rhythm within the day cancels out."""
 
 
 def references(settings: Settings) -> tuple[str, str, str]:
@@ -55,15 +61,46 @@ def cross_features(
     }
 
 
-def funding_on(funding: pl.DataFrame | None, ts: IntArray, step_ms: int) -> FloatArray:
-    """Return the last rate settled strictly before each bar's close, NaN if none or too old."""
-    if funding is None or funding.is_empty():
-        return np.full(len(ts), np.nan)
-    known = funding.select("ts", "funding_rate").drop_nulls().sort("ts")
-    settled, rates = known["ts"].to_numpy(), known["funding_rate"].to_numpy()
-    place = np.searchsorted(settled, ts + step_ms, side="left") - 1
-    fresh = (place >= 0) & (ts + step_ms - settled[place] <= FUNDING_MAX_AGE_MS)
-    return np.where(fresh, rates[place], np.nan)
+def companion_features(
+    ts: IntArray,
+    step_ms: int,
+    *,
+    funding: pl.DataFrame | None,
+    open_interest: pl.DataFrame | None,
+    long_short: pl.DataFrame | None,
+) -> dict[str, FloatArray]:
+    """Return what each bar knows of the companion series, NaN where that is nothing.
+
+    A value counts from the moment after its own: strictly before the bar's close.
+    """
+    close = ts + step_ms
+    now = _positive(_known_at(close, open_interest, "open_interest", SURVEY_MAX_AGE_MS))
+    day_ago = _known_at(
+        close - OPEN_INTEREST_SPAN_MS, open_interest, "open_interest", SURVEY_MAX_AGE_MS
+    )
+    ratio = _known_at(close, long_short, "long_short_ratio", SURVEY_MAX_AGE_MS)
+    return {
+        "funding_rate": _known_at(close, funding, "funding_rate", FUNDING_MAX_AGE_MS),
+        "open_interest_change": np.log(now / _positive(day_ago)),
+        "long_short_ratio": np.log(_positive(ratio)),
+    }
+
+
+def _known_at(
+    moments: IntArray, series: pl.DataFrame | None, column: str, max_age_ms: int
+) -> FloatArray:
+    """Return the last value strictly before each moment, NaN if there is none or too old."""
+    known = None if series is None else series.select("ts", column).drop_nulls().sort("ts")
+    if known is None or known.is_empty():
+        return np.full(len(moments), np.nan)
+    at, values = known["ts"].to_numpy(), known[column].to_numpy()
+    place = np.searchsorted(at, moments, side="left") - 1
+    fresh = (place >= 0) & (moments - at[place] <= max_age_ms)
+    return np.where(fresh, values[place], np.nan)
+
+
+def _positive(x: FloatArray) -> FloatArray:
+    return np.where(x > 0, x, np.nan)
 
 
 def _close_on(bars: Mapping[str, pl.DataFrame], name: str, grid: IntArray) -> FloatArray:

@@ -9,6 +9,7 @@ another; the fingerprints of two processes can be compared.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from tradewind.features.definitions import ANCHOR_BARS, FAST, MACD, MIDDLE, PERI
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+EMA_PERIODS = {"ema_fast": FAST, "ema_middle": MIDDLE, "ema_slow": SLOW}
 NAMES = ("ema_fast", "ema_middle", "ema_slow", "rsi", "atr", "adx", "di_diff", "macd_hist")
 
 
@@ -27,8 +29,10 @@ def recursive_indicators(
     *,
     step_ms: int,
     warmup: int,
+    anchor_bars: int = ANCHOR_BARS,
+    names: Sequence[str] = NAMES,
 ) -> dict[str, FloatArray]:
-    """Return the indicators of `NAMES`, in TA-Lib's own units, one value a bar.
+    """Return indicators, in TA-Lib's own units, one value a bar.
 
     Parameters
     ----------
@@ -38,21 +42,27 @@ def recursive_indicators(
         For each bar, the row at which its unbroken history begins.
     warmup
         Bars before an anchor at which the recursion starts.
+    anchor_bars
+        Bars between two anchors.
+    names
+        Those of `NAMES` that are wanted.
 
     Returns
     -------
     dict
         NaN where TA-Lib has too few bars.
     """
-    out = {name: np.full(len(ts), np.nan) for name in NAMES}
-    piece = np.stack([run_start, ts // (ANCHOR_BARS * step_ms)])
+    out = {name: np.full(len(ts), np.nan) for name in names}
+    if not len(ts):
+        return out
+    piece = np.stack([run_start, ts // (anchor_bars * step_ms)])
     edges = np.flatnonzero(np.any(np.diff(piece, axis=1) != 0, axis=0)) + 1
     bounds = [0, *edges.tolist(), len(ts)]
     for first, end in itertools.pairwise(bounds):
         start = max(int(run_start[first]), first - warmup)
         window = {name: values[start:end] for name, values in bars.items()}
-        for name, values in _all(window["high"], window["low"], window["close"]).items():
-            out[name][first:end] = values[first - start :]
+        for name in names:
+            out[name][first:end] = _one(name, **window)[first - start :]
     return out
 
 
@@ -65,18 +75,22 @@ def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray) -> 
     return float(talib.ATR(high, low, close, PERIOD)[-1])
 
 
-def _all(high: FloatArray, low: FloatArray, close: FloatArray) -> dict[str, FloatArray]:
+def _one(name: str, high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
     import talib
 
-    plus = talib.PLUS_DI(high, low, close, PERIOD)
-    minus = talib.MINUS_DI(high, low, close, PERIOD)
-    return {
-        "ema_fast": talib.EMA(close, FAST),
-        "ema_middle": talib.EMA(close, MIDDLE),
-        "ema_slow": talib.EMA(close, SLOW),
-        "rsi": talib.RSI(close, PERIOD),
-        "atr": talib.ATR(high, low, close, PERIOD),
-        "adx": talib.ADX(high, low, close, PERIOD),
-        "di_diff": plus - minus,
-        "macd_hist": talib.MACD(close, *MACD)[2],
-    }
+    found: FloatArray
+    match name:
+        case "ema_fast" | "ema_middle" | "ema_slow":
+            found = talib.EMA(close, EMA_PERIODS[name])
+        case "rsi":
+            found = talib.RSI(close, PERIOD)
+        case "atr":
+            found = talib.ATR(high, low, close, PERIOD)
+        case "adx":
+            found = talib.ADX(high, low, close, PERIOD)
+        case "di_diff":
+            plus = talib.PLUS_DI(high, low, close, PERIOD)
+            found = plus - talib.MINUS_DI(high, low, close, PERIOD)
+        case _:
+            found = talib.MACD(close, *MACD)[2]
+    return found

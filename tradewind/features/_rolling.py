@@ -3,6 +3,7 @@
 Library implementations keep running sums, whose rounding error grows with the length of the
 history, so that batch and live part. Here each window is summed afresh, in the same order
 wherever it lies: one vectorised pass a lag. A NaN spoils the windows that hold it, no later one.
+The passes run over pieces of rows that stay in the cache meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+PIECE = 16_384
+"""Rows a pass: four arrays of them fit into a second-level cache. No value depends on it."""
 
 
 def lagged(x: FloatArray, bars: int) -> FloatArray:
@@ -34,25 +37,34 @@ def rolling_moments(x: FloatArray, window: int, *, ddof: int) -> tuple[FloatArra
     of exactly 0, and a level far from 0 costs no digits.
     """
     mean, std = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    count = len(x) - window + 1
-    if count <= 0:
-        return mean, std
-    last = x[window - 1 :]
-    total, squares = np.zeros(count), np.zeros(count)
-    for lag in range(window - 1):
-        deviation = x[lag : lag + count] - last
-        total += deviation
-        deviation *= deviation
-        squares += deviation
-    mean[window - 1 :] = last + total / window
-    variance = (squares - total * total / window) / (window - ddof)
-    std[window - 1 :] = np.sqrt(np.maximum(variance, 0.0))
+    for first in range(0, len(x) - window + 1, PIECE):
+        last = x[first + window - 1 : first + window - 1 + PIECE]
+        count = len(last)
+        total, squares, deviation = np.zeros(count), np.zeros(count), np.empty(count)
+        for lag in range(first, first + window - 1):
+            np.subtract(x[lag : lag + count], last, out=deviation)
+            total += deviation
+            np.multiply(deviation, deviation, out=deviation)
+            squares += deviation
+        part = slice(first + window - 1, first + window - 1 + count)
+        mean[part] = last + total / window
+        variance = (squares - total * total / window) / (window - ddof)
+        std[part] = np.sqrt(np.maximum(variance, 0.0))
     return mean, std
 
 
 def rolling_mean(x: FloatArray, window: int) -> FloatArray:
-    """Return the mean of the last ``window`` values."""
-    return rolling_moments(x, window, ddof=0)[0]
+    """Return the mean of the last ``window`` values, as `rolling_moments` does."""
+    mean = np.full_like(x, np.nan)
+    for first in range(0, len(x) - window + 1, PIECE):
+        last = x[first + window - 1 : first + window - 1 + PIECE]
+        count = len(last)
+        total, deviation = np.zeros(count), np.empty(count)
+        for lag in range(first, first + window - 1):
+            np.subtract(x[lag : lag + count], last, out=deviation)
+            total += deviation
+        mean[first + window - 1 : first + window - 1 + count] = last + total / window
+    return mean
 
 
 def rolling_extremes(

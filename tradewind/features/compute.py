@@ -8,16 +8,17 @@ new history, with its own warm-up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tradewind.contracts import REGIME_NOT_COMPUTED
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.features._cross import cross_features, funding_on
+from tradewind.features._cross import companion_features, cross_features
+from tradewind.features._grid import Grid
 from tradewind.features._indicators import recursive_indicators
+from tradewind.features._regime import slower_timeframes, symbol_regimes
 from tradewind.features._rolling import (
     divide,
     log_return,
@@ -33,10 +34,14 @@ from tradewind.features.definitions import (
     REQUIRED_FEATURES,
     WIDE,
 )
+from tradewind.regimes.detector import REGIMES, RegimeSeries
+from tradewind.regimes.kinds import Regime
+from tradewind.regimes.views import regime_view
 from tradewind.settings import MS_PER_DAY, Settings
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+STATES = tuple(regime.value for regime in REGIMES)
 PRICES = ("open", "high", "low", "close")
 
 
@@ -46,12 +51,14 @@ def compute_features(
     settings: Settings,
     *,
     funding: pl.DataFrame | None = None,
+    open_interest: pl.DataFrame | None = None,
+    long_short: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return one row of features for every bar of ``symbol``.
 
     A row uses only bars closed at or before its own close. It is the same to 1e-9 from any
     history of at least ``features.warmup_bars`` bars before it, and to the bit once
-    ``definitions.ANCHOR_BARS`` more are given.
+    ``definitions.ANCHOR_BARS`` more are given; its regimes from ``regime_rows`` bars.
 
     Parameters
     ----------
@@ -59,62 +66,101 @@ def compute_features(
         Closed bars by symbol: ``symbol`` and every reference, sorted by ts, unique.
     funding
         ts (settlement, ms) and funding_rate; None where the market has none.
+    open_interest, long_short
+        ts (survey, ms) and open_interest, or long_short_ratio; None likewise.
 
     Returns
     -------
     DataFrame
         ts, close; the columns of `definitions.WIDE` (Float64, NaN where not available, never
         null); atr (ATR(14), price units); history (unbroken bars before this one); warm
-        (history ≥ ``warmup_bars``, every required feature finite and vol_20 > 0); regime and
-        regime_computed.
+        (history ≥ ``warmup_bars``, every required feature finite and vol_20 > 0); regime
+        (trend, neutral or meanrev), regime_computed, regime_state (`Regime`) and
+        regime_confidence of the trading timeframe; regime_{timeframe} (`Regime`) of each
+        slower one.
 
     Raises
     ------
     TradewindError
         ``bad_input`` for missing, unsorted, off-grid or non-finite bars.
     """
+    return features_and_regimes(
+        bars,
+        symbol,
+        settings,
+        funding=funding,
+        open_interest=open_interest,
+        long_short=long_short,
+    )[0]
+
+
+def features_and_regimes(
+    bars: Mapping[str, pl.DataFrame],
+    symbol: str,
+    settings: Settings,
+    *,
+    long: pl.DataFrame | None = None,
+    funding: pl.DataFrame | None = None,
+    open_interest: pl.DataFrame | None = None,
+    long_short: pl.DataFrame | None = None,
+) -> tuple[pl.DataFrame, dict[str, RegimeSeries]]:
+    """Return `compute_features`, and the regimes with their metrics by timeframe.
+
+    ``long`` has the symbol's bars further back than ``bars`` has them, for the regimes of
+    slower timeframes; None: ``bars`` alone.
+    """
     step = settings.market.timeframe_ms
     frame = _checked(bars, symbol, step)
     if frame.is_empty():
-        return _table(_no_rows())
-    ts = frame["ts"].to_numpy()
-    at = (ts - ts[0]) // step
-    grid = ts[0] + step * np.arange(int(at[-1]) + 1, dtype=np.int64)
-    own = {name: frame[name].to_numpy() for name in (*PRICES, "volume")}
-    run_start = _run_starts(at, settings.features.max_gap_bars)
-    columns = _indicator_features(
-        own["close"],
-        recursive_indicators(
-            ts,
-            {name: own[name] for name in ("high", "low", "close")},
-            run_start,
-            step_ms=step,
-            warmup=settings.features.warmup_bars,
-        ),
+        return pl.DataFrame(_no_rows(settings)), {}
+    grid = Grid.of(frame, step)
+    ts, at = grid.rows_ts, grid.at
+    own = {name: frame[name].to_numpy() for name in ("high", "low", "close")}
+    run_start = grid.run_starts(settings.features.max_gap_bars)
+    raw = recursive_indicators(
+        ts, own, run_start, step_ms=step, warmup=settings.features.warmup_bars
     )
-    on_grid = {name: _spread(values, at, len(grid)) for name, values in own.items()}
+    columns = _indicator_features(own["close"], raw)
     for name, values in {
-        **_window_features(on_grid),
-        **cross_features(bars, symbol, grid, settings),
+        **_window_features(grid.bars),
+        **cross_features(bars, symbol, grid.ts, settings),
     }.items():
         columns[name] = values[at]
     columns |= _clock_features(ts)
-    columns["funding_rate"] = funding_on(funding, ts, step)
-    for name in ("open_interest_change", "long_short_ratio"):
-        columns[name] = np.full(len(ts), np.nan)
+    columns |= companion_features(
+        ts, step, funding=funding, open_interest=open_interest, long_short=long_short
+    )
     history = np.arange(len(ts), dtype=np.int64) - run_start
     finite = np.all([np.isfinite(columns[name]) for name in REQUIRED_FEATURES], axis=0)
     enough = history >= settings.features.warmup_bars
-    return _table(
-        {
-            "ts": ts,
-            "close": own["close"],
-            **{name: columns[name] for name in WIDE},
-            "atr": columns["atr"],
-            "history": history,
-            "warm": finite & enough & (columns["vol_20"] > 0),
-        }
-    )
+    regimes = symbol_regimes(symbol, ts, frame if long is None else long, grid, raw, settings)
+    table: dict[str, NDArray[np.generic] | pl.Series] = {
+        "ts": ts,
+        "close": own["close"],
+        **{name: columns[name] for name in WIDE},
+        "atr": columns["atr"],
+        "history": history,
+        "warm": finite & enough & (columns["vol_20"] > 0),
+        **_regime_columns(regimes, settings),
+    }
+    return pl.DataFrame(table), regimes
+
+
+def _regime_columns(
+    regimes: Mapping[str, RegimeSeries], settings: Settings
+) -> dict[str, NDArray[np.generic] | pl.Series]:
+    own = regimes[settings.market.timeframe]
+    return {
+        "regime": _names(own, [regime_view(regime).value for regime in REGIMES]),
+        "regime_computed": own.codes != REGIMES.index(Regime.UNKNOWN),
+        "regime_state": _names(own),
+        "regime_confidence": own.confidence,
+        **{f"regime_{name}": _names(regimes[name]) for name in slower_timeframes(settings)},
+    }
+
+
+def _names(regimes: RegimeSeries, names: Sequence[str] = STATES) -> pl.Series:
+    return pl.Series(names, dtype=pl.String).gather(regimes.codes.astype(np.uint32))
 
 
 def _indicator_features(close: FloatArray, raw: dict[str, FloatArray]) -> dict[str, FloatArray]:
@@ -162,20 +208,6 @@ def _clock_features(ts: IntArray) -> dict[str, FloatArray]:
     return {"hour_sin": np.sin(angle), "hour_cos": np.cos(angle)}
 
 
-def _run_starts(at: IntArray, max_gap: int) -> IntArray:
-    """Return, for each bar, the row after the last hole of more than ``max_gap`` bars."""
-    rows = np.arange(len(at), dtype=np.int64)
-    breaks = np.concatenate([[True], np.diff(at) - 1 > max_gap])
-    starts: IntArray = np.maximum.accumulate(np.where(breaks, rows, 0))
-    return starts
-
-
-def _spread(values: FloatArray, at: IntArray, length: int) -> FloatArray:
-    out = np.full(length, np.nan)
-    out[at] = values
-    return out
-
-
 def _checked(bars: Mapping[str, pl.DataFrame], symbol: str, step: int) -> pl.DataFrame:
     if symbol not in bars:
         raise _bad(f"bars of {symbol} are missing; given: {', '.join(bars) or 'none'}")
@@ -199,18 +231,16 @@ def _bad(detail: str) -> TradewindError:
     )
 
 
-def _no_rows() -> dict[str, NDArray[np.generic]]:
-    floats = ("close", *WIDE, "atr")
-    return {
-        "ts": np.empty(0, dtype=np.int64),
-        **{name: np.empty(0) for name in floats},
-        "history": np.empty(0, dtype=np.int64),
-        "warm": np.empty(0, dtype=np.bool_),
+def _no_rows(settings: Settings) -> dict[str, pl.Series]:
+    types: dict[str, type[pl.DataType]] = {
+        "ts": pl.Int64,
+        **dict.fromkeys(("close", *WIDE, "atr"), pl.Float64),
+        "history": pl.Int64,
+        "warm": pl.Boolean,
+        "regime": pl.String,
+        "regime_computed": pl.Boolean,
+        "regime_state": pl.String,
+        "regime_confidence": pl.Float64,
+        **{f"regime_{name}": pl.String for name in slower_timeframes(settings)},
     }
-
-
-def _table(columns: Mapping[str, NDArray[np.generic]]) -> pl.DataFrame:
-    """Add the regime, which is not computed yet, and say so."""
-    return pl.DataFrame(dict(columns)).with_columns(
-        pl.lit(REGIME_NOT_COMPUTED).alias("regime"), pl.lit(value=False).alias("regime_computed")
-    )
+    return {name: pl.Series(name, [], dtype=dtype) for name, dtype in types.items()}

@@ -21,7 +21,7 @@ from tradewind.features.definitions import (
     history_rows,
     longest_window,
 )
-from tradewind.features.reading import read_funding, reference_bars
+from tradewind.features.reading import read_companions, reference_bars
 from tradewind.features.samples import FeatureRow, warm_streak
 from tradewind.market.store import BarStore
 from tradewind.settings import Settings
@@ -149,12 +149,13 @@ def check_store(
     for name in references(settings):
         if name not in bars:
             bars[name] = reference_bars(settings, store, name, start_ms=first, until_ms=now)
-    funding = read_funding(store, symbol, start_ms=first, until_ms=now)
+    companions = read_companions(store, symbol, start_ms=first, until_ms=now)
 
     def compute(given: Bars) -> pl.DataFrame:
         ends = given[symbol]["ts"].tail(1) + settings.market.timeframe_ms
-        known = funding.filter(pl.col("ts") <= ends.max())
-        return compute_features(given, symbol, settings, funding=known)
+        end = ends.max() if ends.len() else now
+        known = {name: rows.filter(pl.col("ts") <= end) for name, rows in companions.items()}
+        return compute_features(given, symbol, settings, **known)
 
     newest = own["ts"].tail(rows).to_numpy()
     places = np.unique(np.linspace(0, len(newest) - 1, num=cuts).astype(np.int64))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import WIDE
+from tradewind.regimes.kinds import RegimeReading
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -109,7 +110,9 @@ class FeatureRow:
     `sizing.risk_atr_timeframe`, NaN when there are too few closed bars of it) are prices.
     ``volatility`` is daily (vol_20 × sqrt(bars a day)), ``scale`` that of the H-bar return.
     ``wide`` has shape (F,) and may be NaN only in nullable features; ``deep`` (W, D) never
-    is. ``fingerprint`` hashes the bytes of both: two processes that saw the same bars agree.
+    is. ``regime`` is the view of the trading timeframe's regime, ``regimes`` what the detector
+    says, that timeframe first, then slower ones. ``fingerprint`` hashes the bytes of ``wide`` and
+    ``deep``: two processes that saw the same bars agree.
     """
 
     symbol: str
@@ -126,6 +129,7 @@ class FeatureRow:
     feature_version: str
     regime: str
     regime_computed: bool
+    regimes: tuple[RegimeReading, ...]
 
 
 def rows_to_samples(rows: Sequence[FeatureRow]) -> Samples:

@@ -19,10 +19,9 @@ from tradewind.clock import Clock, last_closed_bar, staleness_s
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features._block import FeatureBlock, block_span, read_block
 from tradewind.features.definitions import WIDE, feature_version
-from tradewind.features.reading import read_features
+from tradewind.features.reading import COMPANIONS, read_features
 from tradewind.features.samples import FeatureRow as FeatureRow
 from tradewind.features.samples import Samples, rows_to_samples
-from tradewind.market.schema import FUNDING_KIND
 from tradewind.market.store import BarStore
 from tradewind.settings import MS_PER_DAY, Settings
 
@@ -35,7 +34,7 @@ class FeatureView:
     """Features as of the clock, from the store; safe to share between threads.
 
     A block is computed anew when the store's change token of the symbol, of a reference or
-    of the funding rate moves: also a corrected bar or a refilled gap is seen at once.
+    of a companion series moves: also a corrected bar or a refilled gap is seen at once.
     """
 
     def __init__(self, settings: Settings, store: BarStore, clock: Clock) -> None:
@@ -127,7 +126,8 @@ class FeatureView:
         market = self.settings.market
         names = dict.fromkeys((symbol, *market.reference_symbols))
         bars = (self.store.change_token(name, market.timeframe) for name in names)
-        return (*bars, self.store.change_token(symbol, FUNDING_KIND))
+        series = (self.store.change_token(symbol, kind) for kind, _ in COMPANIONS.values())
+        return (*bars, *series)
 
     def _row(self, symbol: str, block: FeatureBlock, row: int, now: int) -> FeatureRow:
         self._check_ready(symbol, block, row)
@@ -151,6 +151,7 @@ class FeatureView:
             feature_version=self.version,
             regime=block.regime[row],
             regime_computed=block.regime_computed[row],
+            regimes=block.readings(row),
         )
 
     def _needed(self) -> int:
