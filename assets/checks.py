@@ -18,6 +18,7 @@ from dagster import (
     multi_asset_check,
 )
 
+from assets.found import found
 from assets.keys import BARS, FEATURES, family_key
 from assets.metadata import figures
 from assets.partitions import symbols_partition
@@ -46,7 +47,8 @@ CHECK_TEXTS = {
     "gaps": "Share of the span's bars that is missing (setting quality.max_gap_share).",
     "staleness": "Seconds since the newest stored bar should have been followed by another.",
     "zero_volume": "Share of bars without a trade (setting quality.max_zero_volume_share).",
-    "outliers": "Share of returns with a robust z over 20 (setting quality.max_outlier_share).",
+    "outliers": "Share of returns with a robust z over 20 (setting quality.max_outlier_share); "
+    "flagged, never removed.",
     "alignment": "Bars open on the timeframe's grid, and with those of the reference symbols.",
     "look_ahead": "The same features come out when the bars after them are hidden.",
     "skill": "Accuracy over the minimum, or log-loss better than the base rate's with confidence.",
@@ -157,7 +159,10 @@ def bar_checks(
             check_name=verdict.name,
             passed=verdict.passed,
             severity=AssetCheckSeverity.ERROR if hard else AssetCheckSeverity.WARN,
-            metadata=figures({"symbol": symbol, **verdict.figures}),
+            metadata={
+                **figures({"symbol": symbol, **verdict.figures}),
+                **found(verdict.rows, verdict.plots),
+            },
         )
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dagster import AssetKey
 
 BARS = AssetKey("bars")
+FUNDING = AssetKey("funding")
+OPEN_INTEREST = AssetKey("open_interest")
+LONG_SHORT_RATIO = AssetKey("long_short_ratio")
+COMPANIONS = (FUNDING, OPEN_INTEREST, LONG_SHORT_RATIO)
 FEATURES = AssetKey("features")
 
 

@@ -19,6 +19,7 @@ defs = Definitions(
     asset_checks=[checks.bar_checks, checks.feature_checks],
     jobs=[
         jobs.ingest_job,
+        jobs.store_upkeep_job,
         jobs.retrain_job,
         jobs.evaluate_job,
         jobs.drift_job,
@@ -28,6 +29,7 @@ defs = Definitions(
     ],
     schedules=[
         schedules.ingest_15m,
+        schedules.store_upkeep_weekly,
         schedules.outcomes_hourly,
         schedules.drift_daily,
         schedules.retrain_weekly,

@@ -1,4 +1,4 @@
-"""Jobs: ingest, retrain, evaluate, drift, outcomes, promote, rollback.
+"""Jobs: ingest, store_upkeep, retrain, evaluate, drift, outcomes, promote, rollback.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """
@@ -19,9 +19,10 @@ from dagster import (
     multiprocess_executor,
 )
 
-from assets import outcome_ops, release_ops
+from assets import outcome_ops, release_ops, store_ops
 from assets import retrain_ops as ops
 from assets.config import Choices, IngestConfig, RetrainConfig, UnitsConfig
+from assets.keys import BARS, COMPANIONS, FEATURES
 
 DATA_TEAM = "team:data"
 QUANT_TEAM = "team:quant"
@@ -58,25 +59,29 @@ def _job(
         executor_def=executor,
         description=description,
         config=config,
-        tags={OWNER_TAG: owner},
+        # In both: a launch over a code server carries the one, a sensor's or command's the other.
+        tags={OWNER_TAG: owner, KIND_TAG: graph_of_ops.name},
         run_tags={KIND_TAG: graph_of_ops.name},
     )
 
 
 ingest_job = define_asset_job(
     "ingest",
-    selection=AssetSelection.assets("bars", "features"),
+    selection=AssetSelection.assets(BARS, *COMPANIONS, FEATURES),
     executor_def=in_process_executor,
-    description="Read new bars of a symbol (the partition) from the source and compute its "
-    "features. Safe to repeat: what is stored is not read again, and no byte changes.",
+    description="Read new bars, funding, open interest and long/short ratio of a symbol (the "
+    "partition) from the source and compute its features. Safe to repeat: what is stored is not "
+    "read again, and no byte changes. An exchange out of reach is asked again, later and later.",
     config=_form("bars", IngestConfig()),
-    tags={OWNER_TAG: DATA_TEAM},
-    run_tags={
-        KIND_TAG: "ingest",
-        "dagster/max_retries": "2",
-        "dagster/retry_on_asset_or_op_failure": "true",
-    },
+    tags={OWNER_TAG: DATA_TEAM, KIND_TAG: "ingest"},
+    run_tags={KIND_TAG: "ingest"},
 )
+
+
+@graph
+def store_upkeep() -> None:
+    """Drop old months and compact the others."""
+    store_ops.keep_store()
 
 
 @graph
@@ -121,6 +126,13 @@ def retrain() -> None:
     ops.plan_units().map(_branch)
 
 
+store_upkeep_job = _job(
+    store_upkeep,
+    description="Drop partitions older than the settings retention.* keep, never what training "
+    "reads, and rewrite the others in their shortest form. Readers and writers may go on.",
+    owner=DATA_TEAM,
+    config=_form("keep_store", store_ops.UpkeepConfig()),
+)
 drift_job = _job(
     drift,
     description="PSI of each champion's features and prediction, the last days against its "

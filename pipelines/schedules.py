@@ -1,4 +1,4 @@
-"""Hard cadences: bars every 15 minutes, drift every day, a retraining every Sunday."""
+"""Hard cadences: bars at every close, drift every day, upkeep and a retraining every week."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, sched
 from dagster import ScheduleEvaluationContext as Context
 
 from assets.partitions import symbols_partition
-from pipelines.jobs import drift_job, ingest_job, outcomes_job, retrain_job
+from pipelines.jobs import drift_job, ingest_job, outcomes_job, retrain_job, store_upkeep_job
+from tradewind.settings import load_settings
+
+AT_CLOSES = {
+    "1m": "* * * * *",
+    "5m": "*/5 * * * *",
+    "15m": "*/15 * * * *",
+    "1h": "0 * * * *",
+    "4h": "0 */4 * * *",
+    "8h": "0 */8 * * *",
+    "1d": "0 0 * * *",
+}
+"""Cron of the closes of each timeframe; the run itself waits until the bar has settled."""
 
 retrain_weekly = ScheduleDefinition(
     name="retrain_weekly",
@@ -15,6 +27,15 @@ retrain_weekly = ScheduleDefinition(
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
     description="Retrain every unit on Sunday at 00:00 UTC, with the launchpad's defaults.",
+)
+
+store_upkeep_weekly = ScheduleDefinition(
+    name="store_upkeep_weekly",
+    job=store_upkeep_job,
+    cron_schedule="15 3 * * 6",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Drop what retention no longer keeps and compact the rest, Saturday 03:15 UTC.",
 )
 
 drift_daily = ScheduleDefinition(
@@ -40,11 +61,12 @@ outcomes_hourly = ScheduleDefinition(
 @schedule(
     name="ingest_15m",
     job=ingest_job,
-    cron_schedule="*/15 * * * *",
+    cron_schedule=AT_CLOSES[load_settings().market.timeframe],
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
-    description="Read the bar that has just closed and compute its features: every quarter of an "
-    "hour, one run for each traded or reference symbol.",
+    description="Read the bar that has just closed and compute its features: at every close of the "
+    "setting market.timeframe (15m: every quarter of an hour), one run for each traded or "
+    "reference symbol.",
 )
 def ingest_15m(context: Context) -> list[RunRequest]:
     """Ask for one ingestion a symbol; the run key makes a repeated tick harmless."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +14,7 @@ from policy.brokers.base import Broker
 from tradewind.contracts import Leg, OrderRequest
 from tradewind.ledger import EquityHistory, EquityPoint, Ledger, Position, TradeResult
 from tradewind.ledger.accounting import ZERO
+from tradewind.regimes.kinds import RegimeReading
 from tradewind.settings import MS_PER_DAY, Settings
 from tradewind.trading.record import ClosedTrade, SymbolRecord, symbol_record
 from tradewind.trading.views import MarketView, PortfolioView, PositionView
@@ -35,6 +37,8 @@ class Features(Protocol):
     def volatility(self) -> float: ...
     @property
     def regime(self) -> str: ...
+    @property
+    def regimes(self) -> Sequence[RegimeReading]: ...
     @property
     def feature_version(self) -> str: ...
 
@@ -64,7 +68,23 @@ def market_view(row: Features) -> MarketView:
         volatility=row.volatility,
         regime=row.regime,
         feature_version=row.feature_version,
+        regime_figures=regime_figures(row.regimes),
     )
+
+
+def regime_figures(regimes: Sequence[RegimeReading]) -> dict[str, float | str]:
+    """Return what a decision records of the regimes: state and confidence by timeframe.
+
+    The metrics are those of the first, the trading timeframe, where they are numbers.
+    """
+    figures: dict[str, float | str] = {}
+    for place, reading in enumerate(regimes):
+        figures[f"regime_{reading.timeframe}"] = reading.regime.value
+        figures[f"regime_{reading.timeframe}_confidence"] = reading.confidence
+        if place == 0:
+            known = {n: v for n, v in reading.metrics.items() if math.isfinite(v)}
+            figures |= {f"regime_{name}": value for name, value in known.items()}
+    return figures
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,8 @@ class Predictor:
             stale=row.staleness_s > settings.serving.staleness_limit_s,
             regime=row.regime,
             regime_computed=row.regime_computed,
+            regime_state=row.regimes[0].regime.value,
+            regime_confidence=row.regimes[0].confidence,
             feature_version=row.feature_version,
             features_fingerprint=row.fingerprint,
             decision_id=ready.ask.decision_id or self._decision_id(ready),

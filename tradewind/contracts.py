@@ -163,6 +163,8 @@ class Prediction(Value):
     mc_samples: int | None = None
     regime: str = REGIME_NOT_COMPUTED
     regime_computed: bool = False
+    regime_state: str = "UNKNOWN"
+    regime_confidence: float = Field(0.0, ge=0, le=1)
     feature_version: str = ""
     features_fingerprint: str = ""
     decision_id: str = ""

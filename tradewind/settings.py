@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -21,21 +21,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tradewind._model_settings import BoostedSettings as BoostedSettings
+from tradewind._model_settings import DeepSettings as DeepSettings
+from tradewind._regime_settings import RegimeSettings as RegimeSettings
+from tradewind._regime_settings import RegimeThresholds as RegimeThresholds
+from tradewind._settings_base import MS_PER_DAY as MS_PER_DAY
+from tradewind._settings_base import TIMEFRAME_MS as TIMEFRAME_MS
+from tradewind._settings_base import Fraction as Fraction
+from tradewind._settings_base import Section as Section
+from tradewind._settings_base import Timeframe as Timeframe
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.masking import mask_passwords
-
-MS_PER_DAY = 86_400_000
-TIMEFRAME_MS = {
-    "1m": 60_000,
-    "5m": 300_000,
-    "15m": 900_000,
-    "1h": 3_600_000,
-    "4h": 14_400_000,
-    "8h": 28_800_000,
-    "1d": MS_PER_DAY,
-}
-Timeframe = Literal["1m", "5m", "15m", "1h", "4h", "8h", "1d"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Profile(StrEnum):
@@ -66,12 +62,6 @@ DagsterDatabaseUrl = Annotated[str, AfterValidator(_with_dagsters_driver)]
 Symbols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_upper_ids)]
 
 
-class Section(BaseModel):
-    """Base of the tree's branches: unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class MarketSettings(Section):
     """Which bars, from where."""
 
@@ -95,6 +85,23 @@ class MarketSettings(Section):
     network_attempts: int = Field(5, ge=1, description="tries of a request, on network errors only")
     backoff_s: float = Field(0.5, gt=0, description="first pause between tries; it doubles")
     backoff_max_s: float = Field(8, gt=0)
+    run_retries: int = Field(3, ge=0, description="later tries of a Dagster step, network errors")
+    run_retry_wait_s: float = Field(
+        10, ge=0, description="pause before the first of them; it doubles"
+    )
+    close_delay_s: float = Field(
+        2, ge=0, description="scheduled runs wait so long after a close for the bar to settle"
+    )
+    chunk_bars: int = Field(
+        20_000, ge=100, description="bars fetched before they are stored: what a crash may cost"
+    )
+    repair_bars: int = Field(500, ge=1, description="newest bars that a repair asks for again")
+    retry_after_max_s: float = Field(
+        120, ge=0, description="longest pause that an exchange may ask for with Retry-After"
+    )
+    rate_limit_ms: float | None = Field(
+        None, gt=0, description="pause per unit of a request's weight; unset: ccxt's own"
+    )
     gap_requests: int = Field(50, ge=0, description="gaps asked for again per symbol and run")
     lock_timeout_s: float = Field(30, gt=0, description="wait for another writer of a series")
     simulated_seed: int = Field(7, ge=0, description="seed of the simulated market")
@@ -108,6 +115,15 @@ class MarketSettings(Section):
     def all_symbols(self) -> tuple[str, ...]:
         """Return traded and reference symbols, without repeats, in order."""
         return tuple(dict.fromkeys((*self.symbols, *self.reference_symbols)))
+
+
+class RetentionSettings(Section):
+    """Days that the store keeps, by kind; None: for ever. What models need is never dropped."""
+
+    bars_days: int | None = Field(None, ge=1)
+    funding_days: int | None = Field(None, ge=1)
+    open_interest_days: int | None = Field(None, ge=1)
+    long_short_ratio_days: int | None = Field(None, ge=1)
 
 
 class QualitySettings(Section):
@@ -166,41 +182,6 @@ class TrainingSettings(Section):
         return self
 
 
-class BoostedSettings(Section):
-    """Boosted trees, regularised for a target that is mostly noise."""
-
-    learning_rate: float = Field(0.02, gt=0, le=1)
-    num_leaves: int = Field(15, ge=2)
-    min_leaf_share: float = Field(0.02, gt=0, lt=0.5, description="least share of rows in a leaf")
-    feature_fraction: float = Field(0.5, gt=0, le=1)
-    bagging_fraction: float = Field(0.6, gt=0, lt=1, description="rows drawn for each tree")
-    lambda_l2: float = Field(10.0, ge=0)
-    max_rounds: int = Field(400, ge=1)
-    early_stopping_rounds: int = Field(50, ge=1)
-
-
-class DeepSettings(Section):
-    """The transformer's shape and its optimiser's details."""
-
-    d_model: int = Field(128, ge=4)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(3, ge=2)
-    feedforward: int = Field(512, ge=4)
-    input_clip: float = Field(5.0, gt=0, description="standardised inputs are clipped to ± this")
-    weight_decay: float = Field(0.01, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps with rising rate")
-    patience: int = Field(6, ge=1, description="epochs without a better validation loss")
-    validation_rows: int = Field(2000, ge=50, description="evenly spaced rows scored per epoch")
-    threads: int = Field(1, ge=1, description="threads of one torch process")
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> DeepSettings:
-        if self.d_model % (2 * self.heads):
-            raise ValueError(f"d_model {self.d_model} must be a multiple of 2 × heads {self.heads}")
-        return self
-
-
 class CalibrationSettings(Section):
     """Probability calibration and its release gate."""
 
@@ -228,7 +209,6 @@ class DriftSettings(Section):
 class RetrainTriggerSettings(Section):
     """When the sensor `retrain_when_needed` asks for a retraining."""
 
-    model_age_days: float = Field(8, gt=0, description="days after which a champion is too old")
     new_trades: int = Field(100, ge=1, description="closed trades since the champion's training")
     win_rate_trades: int = Field(50, ge=1, description="latest trades that the win rate is over")
     min_win_rate: Fraction = Field(0.5, description="share of winning trades below which to ask")
@@ -241,7 +221,9 @@ class RegistrySettings(Section):
 
     tracking_uri: str | None = Field(None, description="None: SQLite under `home`")
     experiment: str = "tradewind"
-    max_model_age_days: float = Field(8, gt=0)
+    max_model_age_days: float = Field(
+        8, gt=0, description="days after which a champion is too old, and a retraining is asked for"
+    )
     request_timeout_s: int = Field(10, ge=1, description="per request to a tracking server")
     request_retries: int = Field(2, ge=0, description="repeats of a failed tracking request")
     lock_timeout_s: float = Field(30, gt=0, description="wait for another alias change")
@@ -415,6 +397,30 @@ class EngineSettings(Section):
     poll_s: float = Field(0.25, gt=0, description="how often the loop looks for a new bar")
 
 
+class UpSettings(Section):
+    """How `tradewind up` watches its processes."""
+
+    answer_s: float = Field(3, gt=0, description="how long a probe waits for its answer")
+    probe_starting_s: float = Field(0.5, gt=0, description="between looks at one not yet healthy")
+    probe_healthy_s: float = Field(5, gt=0, description="between looks at a healthy one")
+    start_limit_s: float = Field(240, gt=0, description="not healthy by then: started again")
+    silent_limit_s: float = Field(
+        120, gt=0, description="there but not answering for so long: killed and started again"
+    )
+    engine_silent_s: float = Field(
+        90, gt=0, description="an engine that told nothing for so long is not well"
+    )
+    quick_death_s: float = Field(10, gt=0, description="healthy for less: a quick death")
+    quick_deaths: int = Field(5, ge=1, description="in a row: the process is given up")
+    backoff_s: float = Field(0.5, ge=0, description="pause after a quick death; doubled at each")
+    backoff_max_s: float = Field(
+        30, ge=0, description="longest pause, reached where quick_deaths is raised above 7"
+    )
+    stop_limit_s: float = Field(20, gt=0, description="a process that stops later is killed")
+    retry_s: float = Field(5, gt=0, description="before what failed (full disk) is tried again")
+    log_limit_mib: float = Field(20, gt=0, description="a longer log is cut, one older part kept")
+
+
 PROFILE_SIZES: dict[Profile, dict[str, Any]] = {
     Profile.FULL: {},
     Profile.QUICK: {
@@ -473,9 +479,14 @@ class Settings(BaseSettings):
     dagster_database_url: DagsterDatabaseUrl | None = Field(
         None, description="PostgreSQL URL of Dagster's storage; None: SQLite under `home`"
     )
+    store_url: str | None = Field(
+        None, description="folder or object store (s3://bucket/prefix); None: under `home`"
+    )
     market: MarketSettings = MarketSettings()
+    retention: RetentionSettings = RetentionSettings()
     quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
+    regimes: RegimeSettings = RegimeSettings()
     training: TrainingSettings = TrainingSettings()
     boosted: BoostedSettings = BoostedSettings()
     deep: DeepSettings = DeepSettings()
@@ -492,6 +503,7 @@ class Settings(BaseSettings):
     costs: CostSettings = CostSettings()
     ledger: LedgerSettings = LedgerSettings()
     engine: EngineSettings = EngineSettings()
+    up: UpSettings = UpSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -514,6 +526,11 @@ class Settings(BaseSettings):
     def store_root(self) -> Path:
         """Return the folder of Parquet partitions."""
         return self.home / "store"
+
+    @property
+    def store_place(self) -> Path | str:
+        """Return where the store is: the URL that is set, else the folder under `home`."""
+        return self.store_url or self.store_root
 
     @property
     def ledger_database_url(self) -> str:

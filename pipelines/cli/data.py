@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import typer
 
 from pipelines.cli.output import JsonOption, emit, friendly, say, table
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.settings import load_settings
+from tradewind.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from tradewind.market.ingest import IngestReport
@@ -24,13 +25,27 @@ def utc(ms: int | None) -> str | None:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
-Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
+Symbols = typer.Option(
+    [], "--symbols", "--symbol", "-s", help="Only these (BTCUSDT,ETHUSDT); repeatable."
+)
+Timeframe = typer.Option("", "--timeframe", "-t", help="Length of a bar; default: the setting.")
+
+
+def names(symbols: list[str]) -> list[str]:
+    """Return symbols given one by one, or several with commas between them."""
+    return [name.strip() for given in symbols for name in given.split(",") if name.strip()]
+
+
+def settings_for(timeframe: str) -> Settings:
+    """Return the settings, for bars of another length if one is named."""
+    return load_settings(**({"market": {"timeframe": timeframe}} if timeframe else {}))
 
 
 @friendly
 def ingest(
     symbols: list[str] = Symbols,
     since: str = typer.Option("", help="UTC date (2025-01-31) to read from; default: resume."),
+    timeframe: str = Timeframe,
     as_json: bool = JsonOption,
 ) -> None:
     """Read new closed bars into the store. Safe to repeat: twice changes no byte.
@@ -41,15 +56,13 @@ def ingest(
     from tradewind.ledger.clock import open_clock
     from tradewind.market.ingest import run_ingest
 
-    settings = load_settings()
+    settings = settings_for(timeframe)
     since_ms = parse_date(since) if since else None
-    report = run_ingest(settings, open_clock(settings), symbols=symbols or None, since_ms=since_ms)
+    report = run_ingest(
+        settings, open_clock(settings), symbols=names(symbols) or None, since_ms=since_ms
+    )
     emit(asdict(report), as_json, lambda: _print_ingest(report))
-    failed = [done for done in report.symbols if done.error]
-    for done in failed:
-        sys.stderr.write(f"error: {done.symbol}: {done.error}\n")
-    if failed:
-        raise typer.Exit(1)
+    tell_errors({done.symbol: done.error for done in report.symbols})
 
 
 @friendly
@@ -66,7 +79,7 @@ def features(
 
     settings = load_settings()
     view = FeatureView(settings, store_for(settings), open_clock(settings))
-    rows = [view.latest(symbol) for symbol in symbols or settings.market.symbols]
+    rows = [view.latest(symbol) for symbol in names(symbols) or settings.market.symbols]
     values = {
         row.symbol: {
             "bar_ts": row.bar_ts,
@@ -75,6 +88,7 @@ def features(
             "fingerprint": row.fingerprint,
             "regime": row.regime,
             "regime_computed": row.regime_computed,
+            "regimes": {r.timeframe: r.regime.value for r in row.regimes},
             "features": {
                 name: (float(value) if value == value else None)
                 for name, value in zip(WIDE, row.wide, strict=True)
@@ -92,9 +106,20 @@ def features(
                 for index, name in enumerate(WIDE)
             ],
         )
-        say("regime: neutral, not yet computed" if not rows[0].regime_computed else rows[0].regime)
+        for row in rows:
+            states = (f"{r.timeframe} {r.regime.value} ({r.confidence:.2f})" for r in row.regimes)
+            say(f"regime of {row.symbol}: {row.regime}; {', '.join(states)}")
 
     emit(values, as_json, text)
+
+
+def tell_errors(errors: Mapping[str, str | None]) -> None:
+    """Print each symbol's error and end with exit code 1; the other symbols were done."""
+    failed = {symbol: error for symbol, error in errors.items() if error}
+    for symbol, error in failed.items():
+        sys.stderr.write(f"error: {symbol}: {error}\n")
+    if failed:
+        raise typer.Exit(1)
 
 
 def parse_date(text: str) -> int:
@@ -125,3 +150,13 @@ def _print_ingest(report: IngestReport) -> None:
             for done in report.symbols
         ],
     )
+    companions = [(done.symbol, series) for done in report.symbols for series in done.series]
+    if companions:
+        table(
+            "beside the bars",
+            ["symbol", "kind", "added", "replaced", "unusable", "last (UTC)"],
+            [
+                [symbol, s.kind, s.added, s.replaced, s.unusable, utc(s.last_ts)]
+                for symbol, s in companions
+            ],
+        )

@@ -8,7 +8,19 @@ import sys
 import structlog
 import typer
 
-from pipelines.cli import clock, data, demo, look, models, run, safety, up
+from pipelines.cli import (
+    clock,
+    data,
+    data_store,
+    demo,
+    look,
+    models,
+    replay_exchange,
+    run,
+    safety,
+    up,
+)
+from pipelines.cli.output import friendly
 
 app = typer.Typer(
     name="tradewind",
@@ -23,8 +35,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-HOME_VARIABLE = "TRADEWIND_HOME"
-OWN_HOME = ("demo", "up")
+OWN_HOME = ("demo", "doctor", "up")
 DATA = "Data"
 MODELS = "Models"
 RUN = "Serve and trade"
@@ -41,10 +52,12 @@ app.command(rich_help_panel=RUN)(up.up)
 app.command(rich_help_panel=RUN)(run.serve)
 app.command(rich_help_panel=RUN)(run.trade)
 app.command(rich_help_panel=RUN)(demo.demo)
+app.command("replay-exchange", rich_help_panel=RUN)(replay_exchange.replay_exchange)
 app.command(rich_help_panel=LOOK)(look.status)
 app.command(rich_help_panel=LOOK)(up.logs)
 app.command(rich_help_panel=LOOK)(look.explain)
 app.command(rich_help_panel=LOOK)(look.doctor)
+app.add_typer(data_store.data_app, name="data", rich_help_panel=DATA)
 app.add_typer(safety.kill_app, name="kill", rich_help_panel=RUN)
 app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
 app.add_typer(clock.clock_app, name="clock", rich_help_panel=LOOK)
@@ -52,19 +65,22 @@ app.add_typer(look.config_app, name="config", rich_help_panel=LOOK)
 
 
 @app.callback()
+@friendly
 def _same_home(context: typer.Context) -> None:
-    """Look at the home that `up` runs: a kill switch thrown elsewhere would stop nothing."""
-    from pipelines.up.homes import DEFAULT_HOME, adopt, choose_home, clock_of
+    """Mean the home, clock and databases of `up`: a kill switch elsewhere would stop nothing."""
+    from pipelines.up import homes
+    from tradewind.settings import load_settings
 
-    if context.invoked_subcommand in OWN_HOME or os.environ.get(HOME_VARIABLE):
+    if context.invoked_subcommand in OWN_HOME or "--help" in sys.argv:
         return
-    home = choose_home()
-    if home == DEFAULT_HOME.absolute():
-        return
-    adopt(home)
-    os.environ.setdefault("TRADEWIND_CLOCK", clock_of(home))
-    if "--help" not in sys.argv:
-        sys.stderr.write(f"home: {home} (a finished demo's; {HOME_VARIABLE} names another)\n")
+    home = homes.choose_home()
+    named = homes.HOME_VARIABLE in os.environ
+    adopted = homes.adopt(home)
+    os.environ.setdefault("TRADEWIND_CLOCK", homes.clock_of(home))
+    homes.check_databases(home, load_settings())
+    if adopted or (not named and home != homes.DEFAULT_HOME.absolute()):
+        text = f"home: {home}, {len(adopted)} settings of its demo"
+        sys.stderr.write(f"{text} ({homes.HOME_VARIABLE} names another)\n")
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_ingest_twice_changes_no_byte(settings: Settings, instance: DagsterInsta
 def test_broken_bars_stop_the_features(settings: Settings, instance: DagsterInstance) -> None:
     assert _ingest(instance, "ETHUSDT").success
     store = store_for(settings)
-    path = next(store.folder.rglob("ETHUSDT/*.parquet"))
+    path = next((store.folder / "15m" / "ETHUSDT").glob("*.parquet"))
     frame = pl.read_parquet(path)
     swapped = frame.with_columns(high=pl.col("low"), low=pl.col("high") + 1.0)
     swapped.write_parquet(path, compression="zstd")
@@ -86,7 +86,7 @@ def test_broken_bars_stop_the_features(settings: Settings, instance: DagsterInst
     assert not ohlc.passed
     assert ohlc.metadata["violations"].value >= frame.height - 20
     made = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
-    assert made == {"bars"}
+    assert made == {"bars", "funding", "open_interest", "long_short_ratio"}
 
 
 def test_a_symbol_without_bars_is_named(settings: Settings, instance: DagsterInstance) -> None:
@@ -97,4 +97,4 @@ def test_a_symbol_without_bars_is_named(settings: Settings, instance: DagsterIns
     failed = next(e for e in result.all_events if e.is_step_failure)
     text = failed.step_failure_data.error.to_string()
     assert "SOLUSDT" in text
-    assert "no_bars" in text
+    assert "unknown_symbol" in text

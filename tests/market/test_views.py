@@ -11,11 +11,12 @@ from tradewind.market.store import BarStore
 from tradewind.market.views import connect
 
 STEP = 900_000
+VIEWS = ("bars", "funding", "open_interest", "long_short_ratio", "quarantine", "gaps")
 
 
 def test_an_empty_store_has_all_views_with_their_columns(tmp_path: Path) -> None:
     with connect(BarStore(tmp_path, "x_perp")) as connection:
-        for view in ("bars", "funding", "quarantine", "gaps"):
+        for view in VIEWS:
             frame = connection.sql(f"SELECT * FROM {view}").pl()
             assert frame.is_empty()
             assert frame.columns[:2] == ["symbol", "timeframe"]

@@ -20,7 +20,8 @@ def _graph() -> Any:
 
 
 def test_asset_keys() -> None:
-    expected = {"bars", "features"} | {f"{f}/{stage}" for f in FAMILIES for stage in STAGES}
+    data = {"bars", "funding", "open_interest", "long_short_ratio", "features"}
+    expected = data | {f"{f}/{stage}" for f in FAMILIES for stage in STAGES}
     assert {key.to_user_string() for key in _graph().get_all_asset_keys()} == expected
 
 
@@ -28,6 +29,7 @@ def test_jobs_and_schedules() -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     assert jobs == {
         "ingest",
+        "store_upkeep",
         "retrain",
         "evaluate",
         "drift",
@@ -36,7 +38,13 @@ def test_jobs_and_schedules() -> None:
         "rollback",
     }
     schedules = {item.name: item for item in defs.schedules or ()}
-    assert set(schedules) == {"ingest_15m", "outcomes_hourly", "drift_daily", "retrain_weekly"}
+    assert set(schedules) == {
+        "ingest_15m",
+        "store_upkeep_weekly",
+        "outcomes_hourly",
+        "drift_daily",
+        "retrain_weekly",
+    }
     weekly: Any = schedules["retrain_weekly"]
     assert weekly.cron_schedule == "0 0 * * 0"
     assert weekly.execution_timezone == "UTC"
@@ -128,6 +136,7 @@ def test_every_job_schedule_and_sensor_says_what_it_is() -> None:
     for job in jobs:
         assert job.tags["tradewind/owner"].startswith("team:"), job.name
         assert job.run_tags["tradewind/job"] == job.name
+        assert job.tags["tradewind/job"] == job.name
 
 
 def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
@@ -205,7 +214,7 @@ def test_the_queue_limits_retrainings_by_the_tag_their_runs_carry() -> None:
     assert settings["freshness"]["enabled"] is True
 
 
-def test_only_ingest_is_tried_again_after_a_failed_step() -> None:
+def test_no_run_is_tried_again_after_a_failed_step() -> None:
     from pathlib import Path
 
     import yaml
@@ -218,4 +227,4 @@ def test_only_ingest_is_tried_again_after_a_failed_step() -> None:
         for job in defs.resolve_all_job_defs()
         if job.run_tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
     }
-    assert retried == {"ingest"}
+    assert retried == set()  # ingest itself asks again, after network errors only

@@ -224,7 +224,8 @@ def test_ingest_and_again(
             for event in done.all_events
             if event.asset_key and event.event_type is DagsterEventType.ASSET_MATERIALIZATION
         }
-        assert made == {("bars", "BTCUSDT"), ("features", "BTCUSDT")}
+        kinds = ("bars", "funding", "open_interest", "long_short_ratio", "features")
+        assert made == {(kind, "BTCUSDT") for kind in kinds}
         files = home.glob("store/**/*.parquet")
         found.append({str(path): path.read_bytes() for path in files})
     assert found[0]

@@ -18,6 +18,7 @@ from tradewind.contracts import Prediction, Signal, confidence
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import Ledger, LedgerClock, open_ledger
 from tradewind.market.store import BarStore
+from tradewind.regimes.kinds import RegimeReading
 from tradewind.settings import Settings, load_settings
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -72,6 +73,7 @@ class ScriptedRow:
     volatility: float = 0.02
     regime: str = "neutral"
     feature_version: str = VERSION
+    regimes: tuple[RegimeReading, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.files import write_bytes
+from tradewind.market._files import PARQUET, StoreFiles
 from tradewind.market.schema import Columns, empty
 
 COMPRESSION_LEVEL = 3
@@ -38,43 +37,63 @@ def month_of(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m")
 
 
-def read_parquet(path: Path, columns: Columns) -> pl.DataFrame:
+def stem_of(key: str) -> str:
+    """Return the name of a file without its ending, such as ``2025-01``."""
+    return key.rsplit("/", 1)[-1].removesuffix(PARQUET)
+
+
+def read_parquet(files: StoreFiles, key: str, columns: Columns) -> pl.DataFrame:
     """Return the file's rows.
 
     Raises
     ------
     TradewindError
         ``corrupt_file`` when it is no Parquet of these columns.
+    FileNotFoundError
+        When there is no such file.
     """
-    content = path.read_bytes()
+    content = files.read(key)
     try:
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise _corrupt(path, "is not readable Parquet") from error
+        raise _corrupt(files.place(key), "is not readable Parquet") from error
     if dict(frame.schema) != dict(columns):
-        raise _corrupt(path, f"has the columns {dict(frame.schema)}")
+        raise _corrupt(files.place(key), f"has the columns {dict(frame.schema)}")
     return frame
 
 
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write ``frame`` atomically; the same rows always give the same bytes.
-
-    The bytes are made in memory first, so that a full disk shows as an error of the
-    system's own write and the file that was there stays.
-    """
+def encode(frame: pl.DataFrame) -> bytes:
+    """Return the Parquet bytes of a frame; the same rows always give the same bytes."""
     buffer = io.BytesIO()
     frame.rechunk().write_parquet(
         buffer, compression="zstd", compression_level=COMPRESSION_LEVEL, statistics=True
     )
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def merge_rows(path: Path, rows: pl.DataFrame, columns: Columns) -> WriteReport:
+def write_parquet(files: StoreFiles, key: str, frame: pl.DataFrame) -> None:
+    """Write ``frame`` atomically.
+
+    The bytes are made in memory first, so that a full disk shows as an error of the
+    system's own write and the file that was there stays.
+    """
+    files.write(key, encode(frame))
+
+
+def stored(files: StoreFiles, key: str, columns: Columns) -> pl.DataFrame:
+    """Return the file's rows, none when there is no such file."""
+    try:
+        return read_parquet(files, key, columns)
+    except FileNotFoundError:
+        return empty(columns)
+
+
+def merge_rows(files: StoreFiles, key: str, rows: pl.DataFrame, columns: Columns) -> WriteReport:
     """Bring rows with unique ``ts`` into the file; a row with a known ``ts`` replaces.
 
     A file whose rows would not change is left alone, to the byte.
     """
-    old = read_parquet(path, columns) if path.exists() else empty(columns)
+    old = stored(files, key, columns)
     merged = (
         pl.concat([old, rows])
         .unique("ts", keep="last", maintain_order=True)
@@ -85,13 +104,13 @@ def merge_rows(path: Path, rows: pl.DataFrame, columns: Columns) -> WriteReport:
         return WriteReport()
     added = merged.height - old.height
     unchanged = merged.join(old, on=list(columns), how="semi", nulls_equal=True).height
-    write_parquet(path, merged)
+    write_parquet(files, key, merged)
     return WriteReport(added, merged.height - added - unchanged, 1)
 
 
-def _corrupt(path: Path, problem: str) -> TradewindError:
+def _corrupt(place: str, problem: str) -> TradewindError:
     return TradewindError(
         ErrorCode.CORRUPT_FILE,
-        f"{path} {problem}",
+        f"{place} {problem}",
         "Delete or restore that file, then run `tradewind ingest`: it fetches what is missing",
     )

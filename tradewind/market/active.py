@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.files import write_json
+from tradewind.market._files import StoreFiles, open_files
 from tradewind.market.sources import SourceKind
 from tradewind.market.store import BarStore
 from tradewind.settings import Settings
@@ -28,8 +28,11 @@ class ActiveSet(BaseModel):
         return self.source_kind == "simulated"
 
 
-def _path(settings: Settings) -> Path:
-    return settings.store_root / "active.json"
+MEMORY = "active.json"
+
+
+def _files(settings: Settings) -> StoreFiles:
+    return open_files(settings.store_place, settings.market.lock_timeout_s)
 
 
 def active_set(settings: Settings) -> ActiveSet | None:
@@ -40,15 +43,15 @@ def active_set(settings: Settings) -> ActiveSet | None:
     TradewindError
         ``corrupt_file`` when the memory is unreadable.
     """
-    path = _path(settings)
-    if not path.exists():
-        return None
+    files = _files(settings)
     try:
-        return ActiveSet.model_validate_json(path.read_bytes())
+        return ActiveSet.model_validate_json(files.read(MEMORY))
+    except FileNotFoundError:
+        return None
     except ValidationError as error:
         raise TradewindError(
             ErrorCode.CORRUPT_FILE,
-            f"{path} does not say which set is active",
+            f"{files.place(MEMORY)} does not say which set is active",
             "Delete it, then run `tradewind ingest`: it writes it anew",
         ) from error
 
@@ -56,7 +59,10 @@ def active_set(settings: Settings) -> ActiveSet | None:
 def remember(settings: Settings, active: ActiveSet) -> None:
     """Make ``active`` the set that readers open; nothing is written when it already is."""
     if active_set(settings) != active:
-        write_json(_path(settings), active.model_dump())
+        content = json.dumps(active.model_dump(), indent=2, sort_keys=True) + "\n"
+        files = _files(settings)
+        with files.writer(""):  # which also clears what a killed process left
+            files.write(MEMORY, content.encode())
 
 
 def store_for(settings: Settings) -> BarStore:
@@ -68,4 +74,4 @@ def store_for(settings: Settings) -> BarStore:
 
 def open_store(settings: Settings, set_id: str) -> BarStore:
     """Return the store of one named set."""
-    return BarStore(settings.store_root, set_id, lock_timeout_s=settings.market.lock_timeout_s)
+    return BarStore(settings.store_place, set_id, lock_timeout_s=settings.market.lock_timeout_s)

@@ -22,12 +22,23 @@ GAPS: Columns = {
 }
 COMPANIONS: dict[str, Columns] = {
     "funding": {"ts": pl.Int64, "funding_rate": pl.Float64},
-    "oi": {"ts": pl.Int64, "open_interest": pl.Float64, "open_interest_value": pl.Float64},
-    "long_short": {"ts": pl.Int64, "long_short_ratio": pl.Float64},
+    "open_interest": {"ts": pl.Int64, "open_interest": pl.Float64},
+    "long_short_ratio": {"ts": pl.Int64, "long_short_ratio": pl.Float64},
     "mark": {"ts": pl.Int64, **dict.fromkeys(VALUES[:4], pl.Float64)},
+    "regime": {
+        "ts": pl.Int64,
+        "before": pl.String,
+        "after": pl.String,
+        "confidence": pl.Float64,
+    },
 }
 FUNDING = COMPANIONS["funding"]
+OPEN_INTEREST = COMPANIONS["open_interest"]
+LONG_SHORT_RATIO = COMPANIONS["long_short_ratio"]
+TRANSITIONS = COMPANIONS["regime"]
 FUNDING_KIND = "funding_8h"
+OPEN_INTEREST_KIND = "open_interest"
+LONG_SHORT_RATIO_KIND = "long_short_ratio"
 
 
 def empty(columns: Columns) -> pl.DataFrame:
@@ -36,19 +47,19 @@ def empty(columns: Columns) -> pl.DataFrame:
 
 
 def series_columns(kind: str) -> Columns:
-    """Return the columns of a companion series such as ``funding_8h``.
+    """Return the columns of a companion series: ``open_interest``, or one as ``funding_8h``.
 
     Raises
     ------
     TradewindError
         ``bad_input`` for a kind that the store does not keep.
     """
-    base = kind.rpartition("_")[0]
+    base = kind if kind in COMPANIONS else kind.rpartition("_")[0]
     if base not in COMPANIONS:
         raise TradewindError(
             ErrorCode.BAD_INPUT,
             f"series kind = {kind!r} is unknown",
-            f"Use one of {', '.join(COMPANIONS)} followed by its timeframe, such as funding_8h",
+            f"Use one of {', '.join(COMPANIONS)}, with or without a timeframe as in funding_8h",
         )
     return COMPANIONS[base]
 

@@ -3,34 +3,41 @@
 Layout below ``root``::
 
     {set_id}/{timeframe}/{symbol}/{YYYY-MM}.parquet     bars
-    {set_id}/funding_8h/{symbol}/{YYYY-MM}.parquet      companion series
+    {set_id}/funding_8h/{symbol}/{YYYY-MM}.parquet      companion series, a folder a kind
     {set_id}/quarantine/{symbol}/{timeframe}.parquet    bars that were refused, and why
     {set_id}/gaps/{symbol}/{timeframe}.parquet          bars that the source does not have
+    {set_id}/asked/{symbol}/{kind}.parquet              from when on the source has been asked
+
+``root`` is a folder, or an object store by its URL (`tradewind.market._files`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.files import disk_errors
+from tradewind.market._files import PARQUET, State, StoreFiles, open_files
 from tradewind.market._partition import (
     WriteReport,
+    encode,
     merge_rows,
     month_of,
     read_parquet,
+    stem_of,
+    stored,
     write_parquet,
 )
 from tradewind.market.schema import (
     BARS,
     FUNDING_KIND,
     GAPS,
+    LONG_SHORT_RATIO_KIND,
+    OPEN_INTEREST_KIND,
     QUARANTINE,
     Columns,
     conform,
@@ -39,8 +46,13 @@ from tradewind.market.schema import (
 )
 from tradewind.settings import TIMEFRAME_MS
 
-__all__ = ["BarStore", "WriteReport"]
+__all__ = ["BarStore", "COMPANION_KINDS", "WriteReport"]
 LOCK_TIMEOUT_S = 30.0
+COMPANION_KINDS = (FUNDING_KIND, OPEN_INTEREST_KIND, LONG_SHORT_RATIO_KIND)
+"""Companion series that ingestion fills and fingerprints cover."""
+ASKED: Columns = {"from_ts": pl.Int64}
+SETTLED_NS = 2_000_000_000
+"""A folder's time this old cannot hide a later change: the coarsest file times are 2 s."""
 
 
 class BarStore:
@@ -51,22 +63,29 @@ class BarStore:
     Parameters
     ----------
     root
-        Folder of all sets.
+        Folder of all sets, or the URL of an object store such as ``s3://bucket/prefix``.
     set_id
         ``{exchange}_{market}``, such as ``binance_usdm_perp``.
     lock_timeout_s
         How long a writer waits for another one of the same series.
     """
 
-    def __init__(self, root: Path, set_id: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self.root = Path(root)
+    def __init__(
+        self, root: Path | str, set_id: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S
+    ) -> None:
+        self.files: StoreFiles = open_files(root, lock_timeout_s)
         self.set_id = _name(set_id, "set_id")
-        self._lock_timeout_s = lock_timeout_s
-        self._digests: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._digests: dict[str, tuple[State, str]] = {}
+        self._tokens: dict[str, tuple[int, int]] = {}
+
+    @property
+    def root(self) -> Path:
+        """Folder of all sets, for a store in a folder."""
+        return Path(self.files.place(""))
 
     @property
     def folder(self) -> Path:
-        """Folder of this set."""
+        """Folder of this set, for a store in a folder."""
         return self.root / self.set_id
 
     # -- bars ---------------------------------------------------------------------------
@@ -124,8 +143,8 @@ class BarStore:
             ``no_bars`` when the symbol was never stored, ``corrupt_file``.
         """
         until_open = until_ms - _step(timeframe)
-        paths = self._paths_of_bars(symbol, timeframe)
-        return _read_range(paths, BARS, start_ms, until_open, last)
+        keys = self._keys_of_bars(symbol, timeframe)
+        return self._read_range(keys, BARS, start_ms, until_open, last)
 
     def last_ts(self, symbol: str, timeframe: str) -> int | None:
         """Return the open time of the newest stored bar."""
@@ -137,26 +156,45 @@ class BarStore:
 
     def timestamps(self, symbol: str, timeframe: str) -> pl.Series:
         """Return every stored open time, sorted; empty when there is none."""
-        paths = _partitions(self._series(timeframe, symbol))
-        return _read_range(paths, BARS, None, None, None)["ts"]
+        keys = self.files.partitions(self._series(timeframe, symbol))
+        return self._read_range(keys, BARS, None, None, None)["ts"]
 
     def symbols(self, timeframe: str) -> tuple[str, ...]:
         """Return the symbols that have bars of this timeframe, sorted."""
         _step(timeframe)
-        folder = self.folder / timeframe
-        if not folder.is_dir():
-            return ()
-        return tuple(sorted(path.name for path in folder.iterdir() if _partitions(path)))
+        return self.symbols_of(timeframe)
+
+    def symbols_of(self, kind: str) -> tuple[str, ...]:
+        """Return the symbols that have rows of a kind: a timeframe or a companion series."""
+        folder = f"{self.set_id}/{_name(kind, 'kind')}"
+        return tuple(
+            name for name in self.files.folders(folder) if self.files.partitions(f"{folder}/{name}")
+        )
+
+    def changed_ns(self, symbol: str, timeframe: str) -> int | None:
+        """Return when the series last changed, in ns; None: ask `change_token`."""
+        return self.files.folder_state(self._series(timeframe, symbol))
 
     def change_token(self, symbol: str, timeframe: str) -> int:
-        """Return a number that changes whenever the series does; costs a few ``stat`` calls."""
+        """Return a number that changes whenever the series does (a timeframe or a kind).
+
+        It costs one ``stat`` while nothing changes, and one for each partition after that.
+        """
+        folder = self._series(timeframe, symbol)
+        changed = self.files.folder_state(folder)
+        known = self._tokens.get(folder)
+        if known is not None and known[0] == changed:
+            return known[1]
         digest = hashlib.blake2b(digest_size=7)
-        for path in _partitions(self._series(timeframe, symbol)):
-            digest.update(f"{path.name}{_state(path)}".encode())
-        return int.from_bytes(digest.digest())
+        for key in self.files.partitions(folder):
+            digest.update(f"{stem_of(key)}{PARQUET}{self.files.state(key)}".encode())
+        token = int.from_bytes(digest.digest())
+        if changed is not None and time.time_ns() - changed > SETTLED_NS:
+            self._tokens[folder] = changed, token
+        return token
 
     def fingerprint(self, symbols: Sequence[str], timeframe: str, *, until_ms: int) -> str:
-        """Return the SHA-256 of exactly what is known at ``until_ms``: bars, then funding.
+        """Return the SHA-256 of exactly what is known at ``until_ms``: bars, then companions.
 
         It depends on values only, never on how a file encodes them.
 
@@ -168,15 +206,16 @@ class BarStore:
         until_open = until_ms - _step(timeframe)
         combined = hashlib.sha256(f"{self.set_id}/{timeframe}\n".encode())
         for symbol in sorted(set(symbols)):
-            for path in self._paths_of_bars(symbol, timeframe):
-                if path.stem > month_of(until_open):
+            for key in self._keys_of_bars(symbol, timeframe):
+                if stem_of(key) > month_of(until_open):
                     break
-                digest = self._digest(path, until_open)
+                digest = self._digest(key, until_open)
                 if digest:
-                    combined.update(f"{symbol}/{path.stem}:{digest}\n".encode())
-            funding = self.read_series(FUNDING_KIND, symbol, until_ms=until_ms)
-            if funding.height:
-                combined.update(f"{symbol}/{FUNDING_KIND}:{_content_hash(funding)}\n".encode())
+                    combined.update(f"{symbol}/{stem_of(key)}:{digest}\n".encode())
+            for kind in COMPANION_KINDS:
+                rows = self.read_series(kind, symbol, until_ms=until_ms)
+                if rows.height:
+                    combined.update(f"{symbol}/{kind}:{_content_hash(rows)}\n".encode())
         return combined.hexdigest()
 
     # -- companions ---------------------------------------------------------------------
@@ -191,34 +230,82 @@ class BarStore:
         self, kind: str, symbol: str, *, until_ms: int, start_ms: int | None = None
     ) -> pl.DataFrame:
         """Return rows known at ``until_ms`` (``ts <= until_ms``), sorted; none is no error."""
-        paths = _partitions(self._series(kind, symbol))
-        return _read_range(paths, series_columns(kind), start_ms, until_ms, None)
+        columns = series_columns(kind)
+        keys = self.files.partitions(self._series(kind, symbol))
+        return self._read_range(keys, columns, start_ms, until_ms, None)
+
+    # -- what upkeep needs --------------------------------------------------------------
+
+    def months(self, kind: str, symbol: str) -> tuple[str, ...]:
+        """Return the months that a series has partitions of, oldest first."""
+        return tuple(stem_of(key) for key in self.files.partitions(self._series(kind, symbol)))
+
+    def drop_month(self, kind: str, symbol: str, month: str) -> None:
+        """Remove one partition; a reader beside it reads the rest."""
+        folder = self._series(kind, symbol)
+        with self.files.writer(folder):
+            self.files.remove(f"{folder}/{month}{PARQUET}")
+
+    def compact_month(self, kind: str, symbol: str, month: str, *, dry_run: bool = False) -> int:
+        """Rewrite a partition as this store writes it, if it is not; return the bytes saved.
+
+        Raises
+        ------
+        TradewindError
+            ``corrupt_file``.
+        """
+        folder = self._series(kind, symbol)
+        key = f"{folder}/{month}{PARQUET}"
+        columns = BARS if kind in TIMEFRAME_MS else series_columns(kind)
+        if dry_run:
+            return len(self.files.read(key)) - len(self._canonical(key, columns))
+        with self.files.writer(folder):
+            before, after = self.files.read(key), self._canonical(key, columns)
+            if after != before:
+                self.files.write(key, after)
+        return len(before) - len(after)
 
     # -- quarantine and gaps ------------------------------------------------------------
 
     def add_quarantine(self, symbol: str, timeframe: str, bad: pl.DataFrame) -> int:
         """Keep refused bars (with ``reason``); return how many were not known yet."""
         rows = conform(bad, QUARANTINE, f"quarantine of {symbol}")
-        path = self._series("quarantine", symbol) / f"{timeframe}.parquet"
+        folder = self._series("quarantine", symbol)
+        key = f"{folder}/{timeframe}{PARQUET}"
         if rows.is_empty():
             return 0
-        with self._writer(path.parent):
-            old = read_parquet(path, QUARANTINE) if path.exists() else empty(QUARANTINE)
+        with self.files.writer(folder):
+            old = stored(self.files, key, QUARANTINE)
             merged = pl.concat([old, rows]).unique().sort(list(QUARANTINE))
             new = merged.height - old.height
             if new:
-                write_parquet(path, merged)
+                write_parquet(self.files, key, merged)
         return new
 
     def replace_gaps(self, symbol: str, timeframe: str, gaps: pl.DataFrame) -> None:
         """Keep ``gaps`` as the whole truth about the holes of one series."""
         rows = conform(gaps, GAPS, f"gaps of {symbol}").sort("from_ts")
-        path = self._series("gaps", symbol) / f"{timeframe}.parquet"
-        if rows.is_empty() and not path.exists():
+        folder = self._series("gaps", symbol)
+        key = f"{folder}/{timeframe}{PARQUET}"
+        if rows.is_empty() and not self.files.exists(key):
             return
-        with self._writer(path.parent):
-            if not path.exists() or not read_parquet(path, GAPS).equals(rows):
-                write_parquet(path, rows)
+        with self.files.writer(folder):
+            if not self.files.exists(key) or not stored(self.files, key, GAPS).equals(rows):
+                write_parquet(self.files, key, rows)
+
+    def asked_from(self, symbol: str, kind: str) -> int | None:
+        """Return the earliest time that the source has been asked for rows of a kind."""
+        rows = stored(self.files, f"{self._series('asked', symbol)}/{kind}{PARQUET}", ASKED)
+        return int(rows["from_ts"][0]) if rows.height else None
+
+    def note_asked(self, symbol: str, kind: str, from_ms: int) -> None:
+        """Remember that the source has been asked from ``from_ms`` on, unless earlier before."""
+        folder = self._series("asked", symbol)
+        with self.files.writer(folder):
+            known = self.asked_from(symbol, kind)
+            if known is None or from_ms < known:
+                row = pl.DataFrame({"from_ts": [from_ms]}, schema=dict(ASKED))
+                write_parquet(self.files, f"{folder}/{_name(kind, 'kind')}{PARQUET}", row)
 
     def quarantined(self, symbol: str | None = None) -> pl.DataFrame:
         """Return refused bars: symbol, timeframe, the bar as it came, reason."""
@@ -233,85 +320,100 @@ class BarStore:
 
     # -- inside -------------------------------------------------------------------------
 
-    def _series(self, kind: str, symbol: str) -> Path:
-        return self.folder / kind / _name(symbol, "symbol")
+    def _series(self, kind: str, symbol: str) -> str:
+        return f"{self.set_id}/{_name(kind, 'kind')}/{_name(symbol, 'symbol')}"
 
-    def _paths_of_bars(self, symbol: str, timeframe: str) -> list[Path]:
-        paths = _partitions(self._series(timeframe, symbol))
-        if not paths:
+    def _keys_of_bars(self, symbol: str, timeframe: str) -> list[str]:
+        keys = self.files.partitions(self._series(timeframe, symbol))
+        if not keys:
             raise TradewindError(
                 ErrorCode.NO_BARS,
-                f"no {timeframe} bars of symbol {symbol} in set {self.set_id} at {self.root}",
+                f"no {timeframe} bars of symbol {symbol} in set {self.set_id}"
+                f" at {self.files.place('')}",
                 "Run `tradewind ingest` with that symbol, or ask for one that is stored",
             )
-        return paths
+        return keys
 
     def _end(self, symbol: str, timeframe: str, *, newest: bool) -> int | None:
-        paths = _partitions(self._series(timeframe, symbol))
-        for path in reversed(paths) if newest else paths:
-            ts = read_parquet(path, BARS)["ts"]
+        keys = self.files.partitions(self._series(timeframe, symbol))
+        for key in reversed(keys) if newest else keys:
+            ts = stored(self.files, key, BARS)["ts"]
             if not ts.is_empty():
                 return int(ts[-1 if newest else 0])
         return None
 
-    def _write(self, folder: Path, rows: pl.DataFrame, columns: Columns) -> WriteReport:
+    def _write(self, folder: str, rows: pl.DataFrame, columns: Columns) -> WriteReport:
         report = WriteReport()
         if rows.is_empty():
             return report
         month = pl.from_epoch("ts", time_unit="ms").dt.strftime("%Y-%m").alias("month")
         parts = rows.with_columns(month).partition_by("month", maintain_order=True)
-        with self._writer(folder):
+        with self.files.writer(folder):
             for part in parts:
-                path = folder / f"{part['month'][0]}.parquet"
-                report += merge_rows(path, part.drop("month"), columns)
+                key = f"{folder}/{part['month'][0]}{PARQUET}"
+                report += merge_rows(self.files, key, part.drop("month"), columns)
         return report
 
-    @contextlib.contextmanager
-    def _writer(self, folder: Path) -> Iterator[None]:
-        """Hold the series for one writer; the kernel frees the lock if the process dies."""
-        lock = FileLock(folder / ".lock", timeout=self._lock_timeout_s)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise TradewindError(
-                    ErrorCode.ALREADY_RUNNING,
-                    f"another process has been writing {folder} for {self._lock_timeout_s:g} s",
-                    "Wait for it to end, or stop it, then run the same command again",
-                ) from error
-        try:
-            for abandoned in folder.glob(".*.tmp"):  # of a writer that was killed
-                abandoned.unlink(missing_ok=True)
-            yield
-        finally:
-            lock.release()
+    def _canonical(self, key: str, columns: Columns) -> bytes:
+        rows = read_parquet(self.files, key, columns)
+        return encode(rows.unique("ts", keep="last", maintain_order=True).sort("ts"))
 
-    def _digest(self, path: Path, until_open: int) -> str:
+    def _digest(self, key: str, until_open: int) -> str:
         """Hash the rows up to ``until_open``; whole partitions are remembered."""
-        state = _state(path)
-        known = self._digests.get(path)
-        whole = path.stem < month_of(until_open)
+        state = self.files.state(key)
+        known = self._digests.get(key)
+        whole = stem_of(key) < month_of(until_open)
         if whole and known is not None and known[0] == state:
             return known[1]
-        rows = read_parquet(path, BARS).filter(pl.col("ts") <= until_open)
+        rows = read_parquet(self.files, key, BARS).filter(pl.col("ts") <= until_open)
         digest = _content_hash(rows) if rows.height else ""
         if whole:
-            self._digests[path] = (state, digest)
+            self._digests[key] = (state, digest)
         return digest
 
     def _table(self, kind: str, columns: Columns, symbol: str | None) -> pl.DataFrame:
-        pattern = f"{_name(symbol, 'symbol') if symbol else '*'}/*.parquet"
+        folder = f"{self.set_id}/{kind}"
+        names = [_name(symbol, "symbol")] if symbol else self.files.folders(folder)
         frames = [
-            read_parquet(path, columns).select(
-                pl.lit(path.parent.name).alias("symbol"),
-                pl.lit(path.stem).alias("timeframe"),
-                pl.all(),
+            read_parquet(self.files, key, columns).select(
+                pl.lit(name).alias("symbol"), pl.lit(stem_of(key)).alias("timeframe"), pl.all()
             )
-            for path in sorted((self.folder / kind).glob(pattern))
+            for name in names
+            for key in self.files.partitions(f"{folder}/{name}")
         ]
         head: Columns = {"symbol": pl.String, "timeframe": pl.String, **columns}
         return pl.concat([empty(head), *frames])
+
+    def _read_range(
+        self,
+        keys: Sequence[str],
+        columns: Columns,
+        start_ts: int | None,
+        until_ts: int | None,
+        last: int | None,
+    ) -> pl.DataFrame:
+        """Read newest partitions first, and no more of them than the range or ``last`` needs."""
+        keep: list[Callable[[str], bool]] = []
+        wanted = pl.lit(value=True)
+        if start_ts is not None:
+            first = month_of(start_ts)
+            keep.append(lambda month: month >= first)
+            wanted &= pl.col("ts") >= start_ts
+        if until_ts is not None:
+            newest = month_of(until_ts)
+            keep.append(lambda month: month <= newest)
+            wanted &= pl.col("ts") <= until_ts
+        frames: list[pl.DataFrame] = []
+        missing = last
+        for key in reversed([k for k in keys if all(test(stem_of(k)) for test in keep)]):
+            if missing is not None and missing <= 0:
+                break
+            # Retention may have removed it since it was listed.
+            rows = stored(self.files, key, columns).filter(wanted)
+            frames.append(rows)
+            missing = None if missing is None else missing - rows.height
+        found = pl.concat([empty(columns), *reversed(frames)], rechunk=True)
+        return found if last is None else found.tail(last)
 
 
 def _name(value: str, field: str) -> str:
@@ -345,45 +447,6 @@ def _rows(frame: pl.DataFrame, columns: Columns, what: str) -> pl.DataFrame:
             "Pass bars through tradewind.market.quality.split_bad before storing them",
         )
     return rows.unique("ts", keep="last", maintain_order=True).sort("ts")
-
-
-def _partitions(folder: Path) -> list[Path]:
-    """Return the month files, oldest first; temporary files do not end in .parquet."""
-    return sorted(folder.glob("*.parquet"))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is replaced: a rename always brings another inode."""
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _read_range(
-    paths: Sequence[Path],
-    columns: Columns,
-    start_ts: int | None,
-    until_ts: int | None,
-    last: int | None,
-) -> pl.DataFrame:
-    """Read newest partitions first, and no more of them than the range or ``last`` needs."""
-    keep: list[Callable[[str], bool]] = []
-    wanted = pl.lit(value=True)
-    if start_ts is not None:
-        keep.append(lambda month: month >= month_of(start_ts))
-        wanted &= pl.col("ts") >= start_ts
-    if until_ts is not None:
-        keep.append(lambda month: month <= month_of(until_ts))
-        wanted &= pl.col("ts") <= until_ts
-    frames: list[pl.DataFrame] = []
-    missing = last
-    for path in reversed([p for p in paths if all(test(p.stem) for test in keep)]):
-        if missing is not None and missing <= 0:
-            break
-        rows = read_parquet(path, columns).filter(wanted)
-        frames.append(rows)
-        missing = None if missing is None else missing - rows.height
-    found = pl.concat([empty(columns), *reversed(frames)], rechunk=True)
-    return found if last is None else found.tail(last)
 
 
 def _content_hash(rows: pl.DataFrame) -> str:

@@ -89,6 +89,7 @@ def _inputs(
             "volatility": figure(market.volatility),
             "regime": market.regime,
             "feature_version": market.feature_version,
+            **market.regime_figures,
         }
     return figures
 

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from tradewind.contracts import Side
+from tradewind.regimes.views import RegimeView as RegimeView
 from tradewind.settings import SizingSettings, ThresholdSettings
 from tradewind.trading.numbers import clip
-
-
-class RegimeView(StrEnum):
-    """The view of the market's regime that thresholds and sizes use."""
-
-    TREND = "trend"
-    NEUTRAL = "neutral"
-    MEANREV = "meanrev"
 
 
 def entry_threshold(settings: ThresholdSettings, regime: RegimeView, volatility: float) -> float:

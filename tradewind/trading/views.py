@@ -29,6 +29,8 @@ class MarketView:
         Daily volatility: vol_20 × sqrt(bars a day); 0.02 is a normal day.
     regime
         ``trend``, ``neutral`` or ``meanrev``.
+    regime_figures
+        What the regime detector says of each timeframe and why; recorded with the decision.
     """
 
     symbol: str
@@ -39,6 +41,7 @@ class MarketView:
     volatility: float
     regime: str
     feature_version: str
+    regime_figures: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

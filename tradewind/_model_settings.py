@@ -1,0 +1,42 @@
+"""The settings of the model families."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from tradewind._settings_base import Section
+
+
+class BoostedSettings(Section):
+    """Boosted trees, regularised for a target that is mostly noise."""
+
+    learning_rate: float = Field(0.02, gt=0, le=1)
+    num_leaves: int = Field(15, ge=2)
+    min_leaf_share: float = Field(0.02, gt=0, lt=0.5, description="least share of rows in a leaf")
+    feature_fraction: float = Field(0.5, gt=0, le=1)
+    bagging_fraction: float = Field(0.6, gt=0, lt=1, description="rows drawn for each tree")
+    lambda_l2: float = Field(10.0, ge=0)
+    max_rounds: int = Field(400, ge=1)
+    early_stopping_rounds: int = Field(50, ge=1)
+
+
+class DeepSettings(Section):
+    """The transformer's shape and its optimiser's details."""
+
+    d_model: int = Field(128, ge=4)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=2)
+    feedforward: int = Field(512, ge=4)
+    input_clip: float = Field(5.0, gt=0, description="standardised inputs are clipped to ± this")
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps with rising rate")
+    patience: int = Field(6, ge=1, description="epochs without a better validation loss")
+    validation_rows: int = Field(2000, ge=50, description="evenly spaced rows scored per epoch")
+    threads: int = Field(1, ge=1, description="threads of one torch process")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> DeepSettings:
+        if self.d_model % (2 * self.heads):
+            raise ValueError(f"d_model {self.d_model} must be a multiple of 2 × heads {self.heads}")
+        return self
