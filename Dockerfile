@@ -40,7 +40,7 @@ RUN --mount=type=secret,id=pip_conf,target=/run/secrets/pip_conf \
     && pip install -q --no-cache-dir --only-binary :all: -r wanted.txt -c requirements.lock
 
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE dagster.yaml workspace.yaml ./
+COPY pyproject.toml requirements.lock README.md LICENSE dagster.yaml workspace.yaml ./
 COPY tradewind tradewind
 COPY registry registry
 COPY serving serving

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from assets.workspace import ROOMS
+
 ROOT = Path(__file__).resolve().parents[2]
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
@@ -74,6 +76,13 @@ def test_what_the_image_copies_is_sent_to_its_builder() -> None:
     for source in copied:
         assert (ROOT / source).exists()
         assert source in sent or source.split("/")[0] in sent
+
+
+def test_the_image_holds_what_the_code_reads_of_its_own() -> None:
+    text = (ROOT / "Dockerfile").read_text().partition("WORKDIR /app")[2]
+    copied = set(" ".join(re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)).split())
+    read = {"requirements.lock", "pyproject.toml", "dagster.yaml", "workspace.yaml", *ROOMS}
+    assert read <= copied
 
 
 def test_the_image_runs_unprivileged_and_without_a_compiler() -> None:
