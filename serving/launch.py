@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import Settings
 
 PREFIX = "TRADEWIND_"
+PORT_WAIT_S = 5.0
+PORT_LOOK_S = 0.1
 
 
 def serve(settings: Settings) -> None:
@@ -27,7 +30,7 @@ def serve(settings: Settings) -> None:
         ``already_running`` if the port is taken.
     """
     host, port = settings.serving.host, settings.serving.port
-    check_port_free(host, port)
+    wait_for_port(host, port)
     wanted = environment(settings)
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
@@ -67,6 +70,21 @@ def environment(settings: Settings, base: Mapping[str, str] | None = None) -> di
             ours[PREFIX + name.upper()] = text
     Path(ours["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)
     return ours
+
+
+def wait_for_port(host: str, port: int, limit_s: float = PORT_WAIT_S) -> None:
+    """Wait until a port is free; see `check_port_free` for what is raised then.
+
+    The worker of a server that was killed lives on for a moment, and holds the port meanwhile.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return check_port_free(host, port)
+        except TradewindError as error:
+            if error.code is not ErrorCode.ALREADY_RUNNING or time.monotonic() >= deadline:
+                raise
+        time.sleep(PORT_LOOK_S)
 
 
 def check_port_free(host: str, port: int) -> None:
