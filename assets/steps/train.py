@@ -30,6 +30,7 @@ from tradewind.files import write_json
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
+    from registry.tracking import Tracking
     from tradewind.market.store import BarStore
     from tradewind.models.base import FitReport
 
@@ -201,7 +202,7 @@ def fit(
     started = time.monotonic()
     # Under the lock before the run is opened: two that start at once would open one each.
     with work.locked("fit"):
-        known = _known_run(work)
+        known = _ensure_run(settings, task, work, tracking)
         parent, retrains = place(tracking, known, task)
         with tracking.start_run(
             unit_name(task.family, task.key),
@@ -264,11 +265,10 @@ def walk_forward(settings: Settings, task: UnitTask, log: EpochLog | None = None
     work = workspace(settings, task)
     training_set = TrainingSet.load(work.training_set)
     tracking, tags = Tracking(settings), unit_tags(settings, task)
+    known = _ensure_run(settings, task, work, tracking)
     with (
         work.locked("walk_forward"),
-        tracking.start_run(
-            unit_name(task.family, task.key), run_id=_known_run(work), tags=tags
-        ) as run,
+        tracking.start_run(unit_name(task.family, task.key), run_id=known, tags=tags) as run,
     ):
         result = run_walk_forward(
             settings,
@@ -310,6 +310,27 @@ def _fingerprint(settings: Settings, store: BarStore, unit: Unit, until_ms: int)
         if error.code is not ErrorCode.CORRUPT_FILE:
             raise
         return UNREADABLE
+
+
+def _ensure_run(settings: Settings, task: UnitTask, work: Workspace, tracking: Tracking) -> str:
+    """Return the unit's tracking run, made by whichever step comes first.
+
+    Fit and walk-forward start side by side; each would otherwise open a run of its own.
+    """
+    from registry.names import unit_name
+
+    with work.locked("tracking"):
+        known = _known_run(work)
+        if known is not None:
+            return known
+        with tracking.start_run(
+            unit_name(task.family, task.key),
+            parent_run_id=task.parent_run_id,
+            tags={**unit_tags(settings, task), RETRAINS_TAG: task.parent_run_id},
+            params=unit_params(settings, task),
+        ) as run:
+            write_json(work.tracking_run, {"run_id": run.run_id})
+        return run.run_id
 
 
 def _known_run(work: Workspace) -> str | None:
