@@ -19,9 +19,11 @@ from tradewind.settings import load_settings
 MIN_DAYS_BACK, MAX_DAYS_BACK = 20, 3650
 MIN_EPOCHS, MAX_EPOCHS = 1, 500
 MIN_REASON = 3
+MAX_TRIALS = 1000
 
 _settings = load_settings()
 _training = _settings.training
+_search = _settings.search
 _symbols = ", ".join(_settings.market.symbols)
 _families = ", ".join(_training.families)
 
@@ -109,6 +111,43 @@ class RetrainConfig(TrainingConfig):
         validate_default=True,
         description=f"model families to train, any of {_families}; empty: all of these; "
         f"default {_families} (setting training.families)",
+    )
+
+
+class SearchConfig(Choices):
+    """Choices of a search for hyperparameters."""
+
+    family: Family = Field(
+        default=Family(_training.families[0]),
+        validate_default=True,
+        description=f"model family to search for, one of {_families}; "
+        f"default {_training.families[0]}",
+    )
+    symbol: str = Field(
+        default="",
+        description=f"one symbol with a model of its own, any of {_symbols}; default empty: the "
+        "pooled model",
+    )
+    trials: int = Field(
+        default=_search.trials,
+        ge=2,
+        le=MAX_TRIALS,
+        description=f"trials, the first being the present settings; 2 to {MAX_TRIALS}; a later "
+        f"run with more goes on; default {_search.trials} (setting search.trials)",
+    )
+    days_back: int = Field(
+        default=_training.days_back,
+        ge=MIN_DAYS_BACK,
+        le=MAX_DAYS_BACK,
+        description=f"days of labelled bars up to now; {MIN_DAYS_BACK} to {MAX_DAYS_BACK}; "
+        f"default {_training.days_back} (setting training.days_back)",
+    )
+    holdout_days: int = Field(
+        default=_search.holdout_days,
+        ge=7,
+        le=MAX_DAYS_BACK,
+        description="newest days that no trial sees, where the best and the defaults meet once; "
+        f"7 to {MAX_DAYS_BACK}; default {_search.holdout_days} (setting search.holdout_days)",
     )
 
 

@@ -21,6 +21,7 @@ defs = Definitions(
         jobs.ingest_job,
         jobs.store_upkeep_job,
         jobs.retrain_job,
+        jobs.search_job,
         jobs.evaluate_job,
         jobs.drift_job,
         jobs.outcomes_job,

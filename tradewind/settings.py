@@ -25,6 +25,7 @@ from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
 from tradewind._regime_settings import RegimeSettings as RegimeSettings
 from tradewind._regime_settings import RegimeThresholds as RegimeThresholds
+from tradewind._search_settings import SearchSettings as SearchSettings
 from tradewind._settings_base import MS_PER_DAY as MS_PER_DAY
 from tradewind._settings_base import TIMEFRAME_MS as TIMEFRAME_MS
 from tradewind._settings_base import Fraction as Fraction
@@ -488,6 +489,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     regimes: RegimeSettings = RegimeSettings()
     training: TrainingSettings = TrainingSettings()
+    search: SearchSettings = SearchSettings()
     boosted: BoostedSettings = BoostedSettings()
     deep: DeepSettings = DeepSettings()
     calibration: CalibrationSettings = CalibrationSettings()

@@ -44,6 +44,7 @@ LOOK = "Look"
 app.command(rich_help_panel=DATA)(data.ingest)
 app.command(rich_help_panel=DATA)(data.features)
 app.command(rich_help_panel=MODELS)(models.train)
+app.command(rich_help_panel=MODELS)(models.search)
 app.command(rich_help_panel=MODELS)(models.evaluate)
 app.command(rich_help_panel=MODELS)(models.drift)
 app.command(rich_help_panel=MODELS)(models.promote)

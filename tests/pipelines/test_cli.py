@@ -22,6 +22,7 @@ COMMANDS = (
     "ingest",
     "features",
     "train",
+    "search",
     "evaluate",
     "drift",
     "promote",
