@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tests.support.samples import in_time_order, planted_samples
 from tests.support.tiny import tiny_forecaster
+from tradewind.models._deep_fit import CHECKPOINT_FILE
 from tradewind.models._mc_dropout import (
     ALIGNMENT,
     NoDropout,
@@ -24,7 +25,6 @@ from tradewind.models._mc_dropout import (
     draw_pool,
     mask_starts,
 )
-from tradewind.models._transformer_fit import CHECKPOINT_FILE
 from tradewind.models._transformer_net import NetShape, TransformerNet
 
 ROOT = Path(__file__).resolve().parents[2]

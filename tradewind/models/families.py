@@ -14,6 +14,9 @@ from tradewind.settings import Settings
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "lightgbm": "tradewind.models._lightgbm:LightGBMForecaster",
+        "gru": "tradewind.models._gru:GRUForecaster",
+        "nhits": "tradewind.models._nhits:NHitsForecaster",
+        "patchtst": "tradewind.models._patchtst:PatchTSTForecaster",
         "transformer": "tradewind.models._transformer:TransformerForecaster",
     }
 )
