@@ -153,9 +153,13 @@ class TrainingSettings(Section):
 
     horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
     days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
-    families: tuple[Literal["lightgbm", "transformer"], ...] = ("lightgbm", "transformer")
+    families: tuple[Literal["lightgbm", "xgboost", "transformer"], ...] = (
+        "lightgbm",
+        "transformer",
+    )
     pooled_families: tuple[str, ...] = Field(
-        ("lightgbm", "transformer"), description="families trained once over all symbols"
+        ("lightgbm", "xgboost", "transformer"),
+        description="families trained once over all symbols",
     )
     split: tuple[float, float, float, float] = Field(
         (0.50, 0.15, 0.15, 0.20), description="train, validation, calibration, test shares"
