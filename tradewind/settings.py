@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tradewind._evaluation_settings import EvaluationSettings as EvaluationSettings
 from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
 from tradewind._regime_settings import RegimeSettings as RegimeSettings
@@ -244,6 +245,11 @@ class VoteSettings(Section):
 
     strong_share: Fraction = Field(0.75, description="share of the votes that is strong consensus")
     tie: Fraction = Field(0.05, description="BUY and SELL this near each other are a tie: HOLD")
+    members: tuple[str, ...] = Field(
+        ("xgboost", "lightgbm", "nhits", "patchtst", "transformer"),
+        min_length=1,
+        description="families whose champions vote; gru serves the grid alone",
+    )
 
 
 class ServingSettings(Section):
@@ -491,6 +497,7 @@ class Settings(BaseSettings):
     boosted: BoostedSettings = BoostedSettings()
     deep: DeepSettings = DeepSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
     retrain_triggers: RetrainTriggerSettings = RetrainTriggerSettings()
