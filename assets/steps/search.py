@@ -88,7 +88,7 @@ def search(
     )
     days = settings.search.holdout_days if holdout_days is None else holdout_days
     work = settings.home / "work" / SEARCH_KIND / unit.mapping_key
-    work /= _token(settings, training_set, days)
+    work /= _token(settings, unit.family, training_set, days)
     work.mkdir(parents=True, exist_ok=True)
     tags = {
         "family": unit.family,
@@ -247,9 +247,11 @@ def _toml(params: dict[str, float | int]) -> str:
     return "\n".join(f"[{section}]\n" + "\n".join(found) for section, found in lines.items())
 
 
-def _token(settings: Settings, training_set: TrainingSet, holdout_days: int) -> str:
+def _token(settings: Settings, family: str, training_set: TrainingSet, holdout_days: int) -> str:
     """Return a hash of what decides the trials; how many there are does not."""
-    sections = ("market", "features", "training", "boosted", "deep", "calibration")
+    sections = ("market", "features", "training", "calibration")
+    from tradewind.models.families import family_settings
+
     described = {
         "data": training_set.data_fingerprint,
         "features": training_set.feature_version,
@@ -257,6 +259,7 @@ def _token(settings: Settings, training_set: TrainingSet, holdout_days: int) -> 
         "holdout": holdout_days,
         "search": settings.search.model_dump(exclude={"trials", "holdout_days"}),
         **{name: getattr(settings, name).model_dump(mode="json") for name in sections},
+        **family_settings(family, settings),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -25,7 +25,14 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 """Family name to ``module:class``. A new family is one line here and one private module."""
 
 FAMILY_SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"lightgbm": ("boosted",), "transformer": ("deep",), "xgboost": ("boosted",)}
+    {
+        "lightgbm": ("boosted",),
+        "gru": ("deep", "gru"),
+        "nhits": ("deep", "nhits"),
+        "patchtst": ("deep", "patchtst"),
+        "transformer": ("deep",),
+        "xgboost": ("boosted",),
+    }
 )
 """Sections of the settings that a family reads besides ``training`` and ``features``.
 
