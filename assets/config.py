@@ -24,12 +24,14 @@ _settings = load_settings()
 _training = _settings.training
 _symbols = ", ".join(_settings.market.symbols)
 _families = ", ".join(_training.families)
+_pooled = [name for name in _training.families if name in _training.pooled_families]
 
 
 class Family(StrEnum):
     """Model families; Dagster shows the members' names, so these are the values."""
 
     lightgbm = "lightgbm"
+    xgboost = "xgboost"
     transformer = "transformer"
     nhits = "nhits"
     patchtst = "patchtst"
@@ -105,7 +107,7 @@ class RetrainConfig(TrainingConfig):
     symbols: list[str] = Field(
         default=[],
         description=f"symbols that get a model of their own, any of {_symbols}; default empty: "
-        f"every traded symbol, with one pooled model for {', '.join(_training.pooled_families)}",
+        f"every traded symbol, with one pooled model for each of {', '.join(_pooled)}",
     )
     families: list[Family] = Field(
         default=list(_training.families),

@@ -124,9 +124,9 @@ def theirs(make: Callable[[int, int], Any], seed: int, steps: int) -> tuple[int,
 
 def their_nhits(seed: int, steps: int) -> Any:
     """Return neuralforecast's N-HiTS of our sizes."""
-    from neuralforecast.models import NHITS as Reference
+    from neuralforecast import models
 
-    return Reference(
+    return models.NHITS(
         n_pool_kernel_size=list(NHITS.pooling),
         n_freq_downsample=list(NHITS.downsampling),
         mlp_units=[[NHITS.hidden, NHITS.hidden]] * (NHITS.layers - 1),
@@ -137,9 +137,9 @@ def their_nhits(seed: int, steps: int) -> Any:
 
 def their_patchtst(seed: int, steps: int) -> Any:
     """Return neuralforecast's PatchTST of our sizes."""
-    from neuralforecast.models import PatchTST as Reference
+    from neuralforecast import models
 
-    return Reference(
+    return models.PatchTST(
         encoder_layers=PATCHTST.layers,
         n_heads=PATCHTST.heads,
         hidden_size=PATCHTST.d_model,
@@ -205,13 +205,13 @@ def main() -> None:
     for family, (make, reference, p) in pairs.items():
         runs: dict[str, list[tuple[int, float, float]]] = {"ours": [], "theirs": []}
         for seed in range(1, given.seeds + 1):
-            for side, run in (
-                ("ours", lambda s: ours(make, y, s, given.steps, p)),
-                ("theirs", lambda s: theirs(reference, s, given.steps)),
-            ):
+            for side, done in runs.items():
                 started = time.perf_counter()
-                size, found = run(seed)
-                runs[side].append((size, score(y, found), time.perf_counter() - started))
+                if side == "ours":
+                    size, found = ours(make, y, seed, given.steps, p)
+                else:
+                    size, found = theirs(reference, seed, given.steps)
+                done.append((size, score(y, found), time.perf_counter() - started))
         result[family] = {
             side: {
                 "parameters": done[0][0],

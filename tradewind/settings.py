@@ -156,12 +156,11 @@ class TrainingSettings(Section):
 
     horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
     days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
-    families: tuple[Literal["lightgbm", "transformer", "nhits", "patchtst", "gru"], ...] = (
-        "lightgbm",
-        "transformer",
-    )
+    families: tuple[
+        Literal["lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"], ...
+    ] = ("lightgbm", "transformer")
     pooled_families: tuple[str, ...] = Field(
-        ("lightgbm", "transformer", "nhits", "patchtst", "gru"),
+        ("lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"),
         description="families trained once over all symbols",
     )
     split: tuple[float, float, float, float] = Field(

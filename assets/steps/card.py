@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DESCRIPTION_LIMIT = 5000
 """Characters of a version's description that MLflow's database keeps."""
 CARD_FILE = "model_card.md"
+PATHS = {"lightgbm": "predict", "transformer": "predict_deep"}
+"""Families with an endpoint of their own; the ensemble speaks for the others."""
 QUALITY = (("auc", 4), ("log_loss", 5), ("brier", 5), ("ece", 4), ("accuracy", 4))
 RIVALS = ("base_rate", "momentum", "logistic")
 REST = f"\n\n… the whole card is the run's artifact `{CARD_FILE}`."
@@ -142,7 +144,7 @@ def _gates(facts: CardFacts) -> list[str]:
 
 def _use(facts: CardFacts) -> list[str]:
     name, symbol = facts.task.unit.name, facts.meta.symbols[0]
-    path = "predict" if facts.task.family == "lightgbm" else "predict_deep"
+    path = PATHS.get(facts.task.family, "predict_ensemble")
     return [
         "## Load and query",
         f"`mlflow.pyfunc.load_model('models:/{name}@champion')`, or once it has an alias, over "

@@ -26,7 +26,7 @@ from tradewind.models.base import EpochHook, FloatArray, IntArray, Samples
 from tradewind.models.bundle import row_seeds
 from tradewind.models.calibration import fit_calibrator
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.families import forecaster_class
+from tradewind.models.families import family_settings, forecaster_class
 from tradewind.models.splits import Fold, walk_forward
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
@@ -288,8 +288,7 @@ def _token(
         "family": family,
         "key": key,
         "training": settings.training.model_dump(mode="json", exclude=WITHOUT_EFFECT),
-        "boosted": settings.boosted.model_dump(mode="json"),
-        "deep": settings.deep.model_dump(mode="json"),
+        **family_settings(family, settings),
         "slices": [
             [len(rows), int(samples.ts[rows[0]]), int(samples.ts[rows[-1]])]
             for rows in (fold.fit, fold.valid, fold.calib, fold.test)

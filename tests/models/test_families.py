@@ -132,7 +132,7 @@ class TestForecaster:
     def test_needs_no_pickle(self, family: str, tmp_path: Path) -> None:
         _fitted(family).save(tmp_path)
         suffixes = {path.suffix for path in tmp_path.iterdir()}
-        assert suffixes <= {".json", ".txt", ".safetensors"}
+        assert suffixes <= {".json", ".txt", ".ubj", ".safetensors"}
 
     def test_refuses_nan_where_none_is_allowed(self, family: str) -> None:
         test = _slices()[2].subset(np.arange(5))
