@@ -50,7 +50,7 @@ class NHitsSettings(Section):
         (16, 4, 1), description="bars per knot of each stack's backcast and forecast"
     )
     blocks: int = Field(1, ge=1, description="blocks in a stack")
-    hidden: int = Field(512, ge=4, description="units of a block's hidden layers")
+    hidden: int = Field(256, ge=4, description="units of a block's hidden layers")
     layers: int = Field(2, ge=1, description="hidden layers of a block")
 
     @model_validator(mode="after")

@@ -20,12 +20,8 @@ TINY = {
     "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
     "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32},
     "patchtst": {
-        "patch": 4,
-        "stride": 2,
-        "d_model": 16,
-        "heads": 2,
-        "layers": 2,
-        "feedforward": 32,
+        **{"patch": 4, "stride": 2},
+        **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
     },
     "gru": {"hidden": 16},
 }

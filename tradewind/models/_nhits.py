@@ -39,7 +39,7 @@ class NHitsShape(DeepShape):
     pooling: tuple[int, ...] = (16, 4, 1)
     downsampling: tuple[int, ...] = (16, 4, 1)
     blocks: int = 1
-    hidden: int = 512
+    hidden: int = 256
     layers: int = 2
 
     @property

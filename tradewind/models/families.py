@@ -26,8 +26,8 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 
 FAMILY_SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "lightgbm": ("boosted",),
         "gru": ("deep", "gru"),
+        "lightgbm": ("boosted",),
         "nhits": ("deep", "nhits"),
         "patchtst": ("deep", "patchtst"),
         "transformer": ("deep",),
