@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster import Definitions
+from dagster import Definitions, in_process_executor
 
 from assets import checks
 from assets.market import bars, features
@@ -37,4 +37,7 @@ defs = Definitions(
     ],
     sensors=[sensors.retrain_when_needed],
     resources={"platform": Platform(), "io_manager": JsonIOManager()},
+    # Of runs launched from an asset's page: their steps follow one another, and a process for
+    # each would import everything again.
+    executor=in_process_executor,
 )
