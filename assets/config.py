@@ -33,6 +33,9 @@ class Family(StrEnum):
     lightgbm = "lightgbm"
     xgboost = "xgboost"
     transformer = "transformer"
+    nhits = "nhits"
+    patchtst = "patchtst"
+    gru = "gru"
 
 
 def names(families: Sequence[Family]) -> list[str]:

@@ -23,6 +23,9 @@ from pydantic_settings import (
 
 from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
+from tradewind._model_settings import GRUSettings as GRUSettings
+from tradewind._model_settings import NHitsSettings as NHitsSettings
+from tradewind._model_settings import PatchTSTSettings as PatchTSTSettings
 from tradewind._regime_settings import RegimeSettings as RegimeSettings
 from tradewind._regime_settings import RegimeThresholds as RegimeThresholds
 from tradewind._settings_base import MS_PER_DAY as MS_PER_DAY
@@ -153,12 +156,11 @@ class TrainingSettings(Section):
 
     horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
     days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
-    families: tuple[Literal["lightgbm", "xgboost", "transformer"], ...] = (
-        "lightgbm",
-        "transformer",
-    )
+    families: tuple[
+        Literal["lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"], ...
+    ] = ("lightgbm", "transformer")
     pooled_families: tuple[str, ...] = Field(
-        ("lightgbm", "xgboost", "transformer"),
+        ("lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"),
         description="families trained once over all symbols",
     )
     split: tuple[float, float, float, float] = Field(
@@ -494,6 +496,9 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     boosted: BoostedSettings = BoostedSettings()
     deep: DeepSettings = DeepSettings()
+    nhits: NHitsSettings = NHitsSettings()
+    patchtst: PatchTSTSettings = PatchTSTSettings()
+    gru: GRUSettings = GRUSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()

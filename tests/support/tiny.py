@@ -20,6 +20,12 @@ TINY: Mapping[str, Mapping[str, object]] = {
     },
     "boosted": {"max_rounds": 60, "learning_rate": 0.1, "early_stopping_rounds": 10},
     "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+    "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32},
+    "patchtst": {
+        **{"patch": 4, "stride": 2},
+        **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+    },
+    "gru": {"hidden": 16},
 }
 """Sizes by section of the settings; a new family's section gets its own line here."""
 

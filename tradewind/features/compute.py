@@ -72,8 +72,8 @@ def compute_features(
     Returns
     -------
     DataFrame
-        ts, close; the columns of `definitions.WIDE` (Float64, NaN where not available, never
-        null); atr (ATR(14), price units); history (unbroken bars before this one); warm
+        ts, high, low, close; the columns of `definitions.WIDE` (Float64, NaN where not available,
+        never null); atr (ATR(14), price units); history (unbroken bars before this one); warm
         (history ≥ ``warmup_bars``, every required feature finite and vol_20 > 0); regime
         (trend, neutral or meanrev), regime_computed, regime_state (`Regime`) and
         regime_confidence of the trading timeframe; regime_{timeframe} (`Regime`) of each
@@ -136,7 +136,7 @@ def features_and_regimes(
     regimes = symbol_regimes(symbol, ts, frame if long is None else long, grid, raw, settings)
     table: dict[str, NDArray[np.generic] | pl.Series] = {
         "ts": ts,
-        "close": own["close"],
+        **own,
         **{name: columns[name] for name in WIDE},
         "atr": columns["atr"],
         "history": history,
@@ -234,7 +234,7 @@ def _bad(detail: str) -> TradewindError:
 def _no_rows(settings: Settings) -> dict[str, pl.Series]:
     types: dict[str, type[pl.DataType]] = {
         "ts": pl.Int64,
-        **dict.fromkeys(("close", *WIDE, "atr"), pl.Float64),
+        **dict.fromkeys(("high", "low", "close", *WIDE, "atr"), pl.Float64),
         "history": pl.Int64,
         "warm": pl.Boolean,
         "regime": pl.String,

@@ -15,6 +15,9 @@ from tradewind.settings import Settings
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "lightgbm": "tradewind.models._lightgbm:LightGBMForecaster",
+        "gru": "tradewind.models._gru:GRUForecaster",
+        "nhits": "tradewind.models._nhits:NHitsForecaster",
+        "patchtst": "tradewind.models._patchtst:PatchTSTForecaster",
         "transformer": "tradewind.models._transformer:TransformerForecaster",
         "xgboost": "tradewind.models._xgboost:XGBoostForecaster",
     }
@@ -22,7 +25,14 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 """Family name to ``module:class``. A new family is one line here and one private module."""
 
 FAMILY_SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"lightgbm": ("boosted",), "transformer": ("deep",), "xgboost": ("boosted",)}
+    {
+        "gru": ("deep", "gru"),
+        "lightgbm": ("boosted",),
+        "nhits": ("deep", "nhits"),
+        "patchtst": ("deep", "patchtst"),
+        "transformer": ("deep",),
+        "xgboost": ("boosted",),
+    }
 )
 """Sections of the settings that a family reads besides ``training`` and ``features``.
 
