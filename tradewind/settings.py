@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tradewind._evaluation_settings import EvaluationSettings as EvaluationSettings
 from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
 from tradewind._model_settings import GRUSettings as GRUSettings
@@ -250,6 +251,11 @@ class VoteSettings(Section):
 
     strong_share: Fraction = Field(0.75, description="share of the votes that is strong consensus")
     tie: Fraction = Field(0.05, description="BUY and SELL this near each other are a tie: HOLD")
+    members: tuple[str, ...] = Field(
+        ("xgboost", "lightgbm", "nhits", "patchtst", "transformer"),
+        min_length=1,
+        description="families whose champions vote; gru serves the grid alone",
+    )
 
 
 class ServingSettings(Section):
@@ -500,6 +506,7 @@ class Settings(BaseSettings):
     patchtst: PatchTSTSettings = PatchTSTSettings()
     gru: GRUSettings = GRUSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
     retrain_triggers: RetrainTriggerSettings = RetrainTriggerSettings()

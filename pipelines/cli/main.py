@@ -13,6 +13,7 @@ from pipelines.cli import (
     data,
     data_store,
     demo,
+    evaluate,
     look,
     models,
     replay_exchange,
@@ -44,7 +45,8 @@ LOOK = "Look"
 app.command(rich_help_panel=DATA)(data.ingest)
 app.command(rich_help_panel=DATA)(data.features)
 app.command(rich_help_panel=MODELS)(models.train)
-app.command(rich_help_panel=MODELS)(models.evaluate)
+app.command(rich_help_panel=MODELS)(evaluate.evaluate)
+app.command("evaluate-champions", rich_help_panel=MODELS)(models.evaluate_champions)
 app.command(rich_help_panel=MODELS)(models.drift)
 app.command(rich_help_panel=MODELS)(models.promote)
 app.command(rich_help_panel=MODELS)(models.rollback)

@@ -62,7 +62,7 @@ def train(
 
 
 @friendly
-def evaluate(
+def evaluate_champions(
     symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
 ) -> None:
     """Measure each champion on bars newer than everything it was made from."""

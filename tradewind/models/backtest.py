@@ -12,6 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from tradewind.models.base import BoolArray, FloatArray, IntArray
+from tradewind.models.selection_bias import deflated_sharpe as deflated_sharpe
 from tradewind.settings import MS_PER_DAY, Settings
 from tradewind.trading.costs import expected_trip
 
@@ -21,7 +22,6 @@ NO_LOSS = 1000.0
 """Profit factor of trades without a single loss, where the ratio itself is infinite."""
 MIN_TRADES = 20
 """Fewer trades say nothing about skill, however they ended."""
-EULER_GAMMA = 0.5772156649015329
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,28 +142,6 @@ def sharpe(daily: FloatArray) -> float:
     """Return the annual Sharpe ratio of daily returns; 0 when they do not vary."""
     spread = float(daily.std())
     return float(daily.mean() / spread * np.sqrt(DAYS_A_YEAR)) if spread > 0 else 0.0
-
-
-def deflated_sharpe(daily: FloatArray, trials: int) -> float:
-    """Return the probability that the true Sharpe ratio beats the best of ``trials`` by luck.
-
-    Bailey and López de Prado (2014), with the spread of Sharpe ratios over trials taken as
-    that of worthless ones, 1/√(days − 1). With one trial it is the probability of any skill.
-    0 for fewer than three days or returns that do not vary.
-    """
-    from scipy.stats import kurtosis, norm, skew
-
-    days, spread = len(daily), float(daily.std())
-    if days < 3 or spread <= 0:
-        return 0.0
-    ratio = float(daily.mean()) / spread
-    luck = 0.0
-    if trials > 1:
-        best = (1 - EULER_GAMMA) * norm.ppf(1 - 1 / trials)
-        best += EULER_GAMMA * norm.ppf(1 - 1 / (trials * np.e))
-        luck = float(best) / np.sqrt(days - 1)
-    shape = 1 - skew(daily) * ratio + (kurtosis(daily, fisher=False) - 1) / 4 * ratio**2
-    return float(norm.cdf((ratio - luck) * np.sqrt((days - 1) / max(float(shape), 1e-9))))
 
 
 def drawdown(equity: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ neither overlapping labels nor symbols that move together make an interval too n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ import numpy as np
 from tradewind.models import metrics as m
 from tradewind.models.base import FloatArray, IntArray
 from tradewind.settings import MS_PER_DAY
+
+DAYS_A_YEAR = 365
+BLOCK_DAYS = 7
+"""Days of a strategy's returns that are drawn together."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,19 @@ class TimeBootstrap:
         draws = _correlation(self._sums(terms))
         return self._interval(float(_correlation(terms.sum(axis=0)[None])[0]), draws)
 
+    def risk_coverage_area(self, uncertainty: FloatArray, error: FloatArray) -> Interval:
+        """Return the mean error over all coverages, the most certain rows kept first."""
+        order = np.argsort(uncertainty, kind="stable")
+        moment, sorted_error = self._moment[order], error[order]
+
+        def area(weight: FloatArray) -> float:
+            kept = np.cumsum(weight)
+            risk = np.cumsum(weight * sorted_error) / np.maximum(kept, 1)
+            return float((weight * risk).sum() / kept[-1])
+
+        draws = np.array([area(self._times_drawn(starts)[moment]) for starts in self._starts])
+        return self._interval(area(np.ones(len(order))), draws)
+
     def _sums(self, values: FloatArray) -> FloatArray:
         """Return the column sums of ``values`` (n, k) in each resample, shape (B, k)."""
         at = np.zeros((self._moments, values.shape[1]))
@@ -133,6 +151,67 @@ class TimeBootstrap:
         tail = (1 - self._level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
         return Interval(value, float(low), float(high))
+
+
+class DayBootstrap:
+    """Circular block resamples of a strategy's daily returns.
+
+    Parameters
+    ----------
+    daily
+        Returns a day, in time order, shape (T,), T ≥ 1.
+    samples, level, seed
+        As `TimeBootstrap`.
+    block_days
+        Days drawn together, so that calm and wild weeks stay whole; at most half of T.
+    """
+
+    def __init__(
+        self,
+        daily: FloatArray,
+        *,
+        samples: int,
+        level: float = 0.95,
+        block_days: int = BLOCK_DAYS,
+        seed: int = 0,
+    ) -> None:
+        days = len(daily)
+        length = max(1, min(block_days, days // 2))
+        starts = np.random.default_rng(seed).integers(0, days, (samples, -(-days // length)))
+        index = (starts[:, :, None] + np.arange(length)).reshape(samples, -1)[:, :days] % days
+        self._level = level
+        self._own, self._drawn = daily[None], daily[index]
+
+    def sharpe(self) -> Interval:
+        """Return the annual Sharpe ratio; 0 where returns do not vary."""
+        return self._of(_annual_sharpe)
+
+    def max_drawdown(self) -> Interval:
+        """Return the deepest fall of compounded equity below its peak, as a share."""
+        return self._of(_deepest_fall)
+
+    def net_return(self) -> Interval:
+        """Return the compounded return of the whole span."""
+        return self._of(lambda daily: np.prod(1 + daily, axis=1) - 1)
+
+    def _of(self, statistic: Callable[[FloatArray], FloatArray]) -> Interval:
+        tail = (1 - self._level) / 2
+        low, high = np.quantile(statistic(self._drawn), [tail, 1 - tail])
+        return Interval(float(statistic(self._own)[0]), float(low), float(high))
+
+
+def _annual_sharpe(daily: FloatArray) -> FloatArray:
+    mean, spread = daily.mean(axis=1), daily.std(axis=1)
+    ratio: FloatArray = np.zeros_like(mean)
+    np.divide(mean * np.sqrt(DAYS_A_YEAR), spread, out=ratio, where=spread > 0)
+    return ratio
+
+
+def _deepest_fall(daily: FloatArray) -> FloatArray:
+    equity = np.cumprod(1 + daily, axis=1)
+    peak = np.maximum(np.maximum.accumulate(equity, axis=1), 1)
+    fall: FloatArray = ((peak - equity) / peak).max(axis=1)
+    return fall
 
 
 def interval(

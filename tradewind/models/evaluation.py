@@ -20,10 +20,10 @@ from tradewind.models.bundle import ModelBundle, row_seeds
 from tradewind.models.calibration import (
     CalibrationChoice,
     fit_calibrator,
-    out_of_fold_rows,
 )
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.reference import Reference
+from tradewind.models.skill import slice_skill
 from tradewind.models.splits import Split, time_split
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import rows_of
@@ -107,10 +107,7 @@ def calibrate_candidate(
     )
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
-    # Out of fold, and the same rows for both: the calibrator's own slice would flatter it.
-    y = calib.y_up[out_of_fold_rows(calib.ts)]
-    base_loss = m.log_loss(np.full(len(y), base_rate), y)
-    skill = max(0.0, 1 - choice.scores[choice.kind] / base_loss)
+    skill = slice_skill(choice, calib.y_up, calib.ts, base_rate)
     # Features of every bar: those of each k-th alone would know only some hours of the day.
     reference = Reference.fit(whole.wide, whole.wide_names, p_up, bins=settings.drift.bins)
     return Calibrated(choice, reference, skill, base_rate)

@@ -122,6 +122,24 @@ def walk_forward(
     ]
 
 
+def fold_between(
+    ts: IntArray, bounds: Sequence[int], *, purge_ms: int, min_rows: int = MIN_SLICE_ROWS
+) -> Fold:
+    """Return the fold whose slices lie between five moments: fit, valid, calib, test, end.
+
+    ``purge_ms`` is left out at the end of each slice but the last: the label's horizon, and
+    an embargo if there is one.
+
+    Raises
+    ------
+    TradewindError
+        ``not_enough_bars`` when a slice keeps fewer than ``min_rows``.
+    """
+    slices = _slices(ts, bounds, purge_ms)
+    _check_sizes(slices, ("fit", "valid", "calib", "test"), min_rows, len(ts))
+    return Fold(*slices)
+
+
 def _fold(
     ts: IntArray,
     start: int,

@@ -14,7 +14,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,13 @@ from tradewind.models.bundle import row_seeds
 from tradewind.models.calibration import fit_calibrator
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.families import family_settings, forecaster_class
+from tradewind.models.skill import slice_skill
 from tradewind.models.splits import Fold, walk_forward
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
-REVISION = 4
+REVISION = 5
 """Raised when what a fold stores, or how it is made, changes."""
 
 
@@ -41,7 +43,8 @@ class OutOfSample:
     """Predictions on rows that no fit and no calibration saw; every array has shape (n,).
 
     ``symbol`` holds codes into ``symbols``; mu and the uncertainties are in log-return
-    units; ``base_rate`` is the fold's own, from its fit slice.
+    units; ``base_rate`` is the fold's own, from its fit slice; ``skill`` is what its
+    calibration slice says of the member's worth in an ensemble.
     """
 
     symbols: tuple[str, ...]
@@ -56,6 +59,7 @@ class OutOfSample:
     epistemic: FloatArray
     epistemic_p: FloatArray
     base_rate: FloatArray
+    skill: FloatArray
     fold: IntArray
 
 
@@ -75,11 +79,14 @@ class FoldResult:
     metrics: dict[str, float]
     started_ms: int
     seconds: float
+    calibrator: str = "none"
 
 
 FoldHook = Callable[[FoldResult], None]
 
 ARRAYS = tuple(item.name for item in fields(OutOfSample) if item.name != "symbols")
+STORED = tuple(name for name in ARRAYS if name != "fold")
+"""A fold's number is its place in a walk, and another walk may count otherwise."""
 
 
 def run_walk_forward(
@@ -110,15 +117,51 @@ def run_walk_forward(
     training = settings.training.model_copy(update=update)
     settings = settings.model_copy(update={"training": training})
     samples = rows_of(training_set.samples, key)
+    return run_folds(
+        settings,
+        training_set,
+        family,
+        key,
+        plan_folds(settings, samples.ts, family),
+        workdir=workdir,
+        on_fold=on_fold,
+        on_result=on_result,
+    )
+
+
+def run_folds(
+    settings: Settings,
+    training_set: TrainingSet,
+    family: str,
+    key: str,
+    folds: Sequence[Fold],
+    *,
+    workdir: Path,
+    on_fold: EpochHook | None = None,
+    on_result: FoldHook | None = None,
+) -> OutOfSample:
+    """Return out-of-sample predictions over given folds of the rows of ``key``.
+
+    Folds that an earlier call finished with the same inputs are read again. Hooks as in
+    `run_walk_forward`.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` without a fold.
+    """
+    samples = rows_of(training_set.samples, key)
     parts = []
-    for number, fold in enumerate(plan_folds(settings, samples.ts, family), 1):
-        name = f"{number:02d}-{_token(settings, training_set, family, key, fold, samples)}"
+    for number, fold in enumerate(folds, 1):
+        name = _name(settings, training_set, family, key, fold, samples)
         file = workdir / "folds" / f"{name}.npz"
-        part = _stored(file, samples.symbols)
+        part = _stored(file, samples.symbols, number)
         if part is None:
             checkpoint = workdir / "folds" / f"{name}.checkpoint"
-            with _timed(file):
-                part = _run_fold(settings, samples, fold, family, number, checkpoint=checkpoint)
+            with _described(file) as facts:
+                part, kind = _run_fold(settings, samples, fold, family, checkpoint=checkpoint)
+                facts["calibrator"] = kind
+            part = replace(part, fold=np.full(len(part.ts), number, dtype=np.int64))
             _store(file, part)
             shutil.rmtree(checkpoint, ignore_errors=True)
         if on_fold is not None:
@@ -180,10 +223,10 @@ def _run_fold(
     samples: Samples,
     fold: Fold,
     family: str,
-    number: int,
     *,
     checkpoint: Path,
-) -> OutOfSample:
+) -> tuple[OutOfSample, str]:
+    """Return a fold's test rows, their ``fold`` still 0, and the kind of calibrator chosen."""
     fit, valid = samples.subset(fold.fit), samples.subset(fold.valid)
     stride = settings.training.calibrate_stride
     calib = thinned(settings, family, samples.subset(fold.calib), stride)
@@ -191,17 +234,18 @@ def _run_fold(
     seed = settings.training.seed
     forecaster = fit_on(settings, family, fit, valid, seed=seed, checkpoint_dir=checkpoint)
     passes = settings.training.judge_passes
-    identity = f"fold {number} {family} {seed}"
+    identity = f"fold {int(test.ts.min())} {family} {seed}"
     raw_calib = forecaster.sample(calib, n_samples=passes, seeds=row_seeds(identity, calib))
-    calibrator = fit_calibrator(
+    choice = fit_calibrator(
         raw_calib.p.mean(axis=0),
         calib.y_up,
         ts=calib.ts,
         horizon=overlap(settings, family, stride),
-    ).calibrator
+    )
+    calibrator, base_rate = choice.calibrator, float(fit.y_up.mean())
     raw = forecaster.sample(test, n_samples=passes, seeds=row_seeds(identity, test))
     p_raw = raw.p.mean(axis=0)
-    return OutOfSample(
+    part = OutOfSample(
         symbols=samples.symbols,
         ts=test.ts,
         symbol=test.symbol,
@@ -213,9 +257,11 @@ def _run_fold(
         sigma=raw.sigma.mean(axis=0),
         epistemic=raw.mu.std(axis=0),
         epistemic_p=calibrator.apply(raw.p.ravel()).reshape(raw.p.shape).std(axis=0),
-        base_rate=np.full(len(test), float(fit.y_up.mean())),
-        fold=np.full(len(test), number, dtype=np.int64),
+        base_rate=np.full(len(test), base_rate),
+        skill=np.full(len(test), slice_skill(choice, calib.y_up, calib.ts, base_rate)),
+        fold=np.zeros(len(test), dtype=np.int64),
     )
+    return part, choice.kind
 
 
 def _fold_figures(part: OutOfSample) -> dict[str, float]:
@@ -237,7 +283,7 @@ def _result(
     file: Path,
 ) -> FoldResult:
     slices = {name: getattr(fold, name) for name in ("fit", "valid", "calib", "test")}
-    timing = json.loads(_timing(file).read_text(encoding="utf-8"))
+    facts = json.loads(_facts(file).read_text(encoding="utf-8"))
     bins = settings.calibration.ece_bins
     return FoldResult(
         number=number,
@@ -252,27 +298,29 @@ def _result(
             **m.classification_metrics(part.p_up, part.y, bins=bins),
             "log_loss_base_rate": m.log_loss(part.base_rate, part.y),
             "brier_base_rate": m.brier(part.base_rate, part.y),
-            "seconds": timing["seconds"],
+            "seconds": facts["seconds"],
         },
-        started_ms=timing["started_ms"],
-        seconds=timing["seconds"],
+        started_ms=facts["started_ms"],
+        seconds=facts["seconds"],
+        calibrator=facts["calibrator"],
     )
 
 
 @contextmanager
-def _timed(file: Path) -> Iterator[None]:
-    """Write when a fold started and how long it took, before the fold itself is stored."""
+def _described(file: Path) -> Iterator[dict[str, str]]:
+    """Write what is to be told of a fold beside it, before the fold itself is stored."""
+    facts: dict[str, str] = {}
     started_ms, started = time.time_ns() // 1_000_000, time.monotonic()
-    yield
-    seconds = time.monotonic() - started
-    write_json(_timing(file), {"started_ms": started_ms, "seconds": round(seconds, 3)})
+    yield facts
+    seconds = round(time.monotonic() - started, 3)
+    write_json(_facts(file), {**facts, "started_ms": started_ms, "seconds": seconds})
 
 
-def _timing(file: Path) -> Path:
+def _facts(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
-def _token(
+def _name(
     settings: Settings,
     training_set: TrainingSet,
     family: str,
@@ -280,10 +328,13 @@ def _token(
     fold: Fold,
     samples: Samples,
 ) -> str:
-    """Return a hash of all that decides a fold's predictions."""
+    """Return the first day judged and a hash of all that decides a fold's predictions.
+
+    The rows themselves are hashed, not the data they came from: bars that are newer than a
+    fold leave it as it was.
+    """
     described = {
         "revision": REVISION,
-        "data": training_set.data_fingerprint,
         "features": training_set.feature_version,
         "family": family,
         "key": key,
@@ -295,22 +346,32 @@ def _token(
         ],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    digest.update(samples.fwd_ret.tobytes())
-    return digest.hexdigest()[:16]
+    used = np.concatenate([fold.fit, fold.valid, fold.calib, fold.test])
+    for array in (samples.symbol, samples.wide, samples.scale, samples.fwd_ret):
+        digest.update(np.ascontiguousarray(array[used]).tobytes())
+    deep = samples.deep
+    for code, rows in enumerate(deep.rows):
+        ends = deep.end[used][samples.symbol[used] == code]
+        if len(ends):
+            digest.update(rows[int(ends.min()) - deep.width + 1 : int(ends.max()) + 1].tobytes())
+    day = datetime.fromtimestamp(int(samples.ts[fold.test[0]]) / 1000, tz=UTC)
+    return f"{day:%Y%m%d}-{digest.hexdigest()[:16]}"
 
 
 def _store(file: Path, part: OutOfSample) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: getattr(part, name) for name in ARRAYS})
+    np.savez(buffer, allow_pickle=False, **{name: getattr(part, name) for name in STORED})
     write_bytes(file, buffer.getvalue())
 
 
-def _stored(file: Path, symbols: tuple[str, ...]) -> OutOfSample | None:
+def _stored(file: Path, symbols: tuple[str, ...], number: int) -> OutOfSample | None:
     """Return a finished fold, None if there is none or its file is damaged: run it again."""
     if not file.exists():
         return None
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            return OutOfSample(symbols=symbols, **{name: stored[name] for name in ARRAYS})
+            arrays = {name: stored[name] for name in STORED}
+            fold = np.full(len(arrays["ts"]), number, dtype=np.int64)
+            return OutOfSample(symbols=symbols, fold=fold, **arrays)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

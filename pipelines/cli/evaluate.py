@@ -1,0 +1,100 @@
+"""The command `tradewind evaluate`: every retraining of the past again, judged honestly."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipelines.cli.output import JsonOption, emit, friendly, table
+from tradewind.errors import ErrorCode, TradewindError
+from tradewind.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tradewind.models.rolling.cost import WalkCost
+
+Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
+Families = typer.Option([], "--family", "-f", help="Only this family, in this order; repeatable.")
+
+
+@friendly
+def evaluate(
+    symbols: list[str] = Symbols,
+    families: list[str] = Families,
+    since: str = typer.Option("", help="First UTC day judged (2025-01-01); default: the setting."),
+    refit_days: int = typer.Option(0, min=0, help="Days between refits of trees; 0: the setting."),
+    refit_months: int = typer.Option(
+        0, min=0, max=12, help="Months between refits of deep families; 0: the setting."
+    ),
+    days_back: int = typer.Option(0, min=0, help="Days a refit looks back; 0: the setting."),
+    horizon: int = typer.Option(0, min=0, help="Bars ahead that labels look; 0: the setting."),
+    per_symbol: bool = typer.Option(False, help="A model for each symbol; default: one for all."),
+    bars: str = typer.Option("auto", help="store, folder (TRADEWIND_DATA) or auto."),
+    shuffle_labels: bool = typer.Option(
+        False, help="Leak canary: deal the labels out anew; every AUC must then be 0.5."
+    ),
+    dry_run: bool = typer.Option(False, help="Say what it would cost, and stop."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Walk forward over the whole history and compare families, ensemble and baselines.
+
+    Each retraining of the past is done again and judged on what followed it. Finished folds
+    are kept: the same command continues.
+    """
+    from pipelines.evaluation import run_evaluation
+
+    chosen = _chosen(load_settings(), since, refit_days, refit_months, days_back, horizon)
+    outcome = run_evaluation(
+        chosen,
+        symbols=symbols,
+        families=families,
+        per_symbol=per_symbol,
+        bars=bars,
+        shuffle_labels=shuffle_labels,
+        dry_run=dry_run,
+        quiet=as_json,
+    )
+    emit(outcome.to_dict(), as_json, outcome.print)
+
+
+def _chosen(
+    settings: Settings,
+    since: str,
+    refit_days: int,
+    refit_months: int,
+    days_back: int,
+    horizon: int,
+) -> Settings:
+    given: dict[str, Any] = {
+        "since": _day(since) if since else None,
+        "refit_days": refit_days or None,
+        "deep_refit_months": refit_months or None,
+        "days_back_max": days_back or None,
+    }
+    update = {name: value for name, value in given.items() if value is not None}
+    evaluation = settings.evaluation.model_copy(update=update)
+    training = settings.training.model_copy(update={"horizon": horizon} if horizon else {})
+    return settings.model_copy(update={"evaluation": evaluation, "training": training})
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"--since {text!r} is not a date", "Write it as 2025-01-31 (UTC)"
+        ) from error
+
+
+def print_costs(costs: list[WalkCost]) -> None:
+    """Print what a walk would take."""
+    table(
+        "what it would take (seconds: an estimate for one core)",
+        ["family", "key", "folds", "fit rows, first", "last", "judged", "compared", "seconds"],
+        [list(asdict(cost).values()) for cost in costs],
+    )
+
+
+__all__ = ["evaluate", "print_costs"]

@@ -1,0 +1,172 @@
+"""Walk families and baselines over the folds of the history, resumable fold by fold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tradewind.contracts import POOLED
+from tradewind.files import write_bytes
+from tradewind.models.base import FloatArray, IntArray, Samples
+from tradewind.models.baselines import BASELINES, baseline_predictions
+from tradewind.models.dataset import TrainingSet
+from tradewind.models.rolling.folds import bar_on_stride, fold_settings, plan_rolling
+from tradewind.models.rolling.judged import Judged, baseline_rows, family_rows
+from tradewind.models.splits import Fold
+from tradewind.models.training import rows_of
+from tradewind.models.walk_forward import FoldResult, pool, run_folds
+from tradewind.settings import Settings
+
+BASELINE_REVISION = 1
+
+
+@dataclass(frozen=True)
+class FoldNews:
+    """A fold that has just ended (or was read again), and how many its family has."""
+
+    family: str
+    key: str
+    number: int
+    total: int
+    result: FoldResult | None
+    seconds: float
+
+
+NewsHook = Callable[[FoldNews], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """A family over all its folds; ``results`` by key (a symbol or POOLED)."""
+
+    family: str
+    rows: Judged
+    results: dict[str, tuple[FoldResult, ...]]
+
+
+def walk_family(
+    settings: Settings,
+    training_set: TrainingSet,
+    family: str,
+    keys: Sequence[str],
+    *,
+    workdir: Path,
+    on_fold: NewsHook | None = None,
+) -> Walk:
+    """Refit ``family`` at every fold, once over all symbols or once for each of ``keys``.
+
+    Raises
+    ------
+    TradewindError
+        ``not_enough_bars``, ``unknown_symbol``, ``bad_setting`` (an unknown family).
+    """
+    sized = fold_settings(settings)
+    parts, results = [], {}
+    for key in keys:
+        ts = rows_of(training_set.samples, key).ts
+        folds = plan_rolling(settings, ts, family)
+        found: list[FoldResult] = []
+
+        def heard(result: FoldResult, key: str = key, total: int = len(folds)) -> None:
+            found.append(result)  # noqa: B023  # each key's walk ends before the next begins
+            if on_fold is not None:
+                on_fold(FoldNews(family, key, result.number, total, result, result.seconds))
+
+        parts.append(
+            run_folds(
+                sized,
+                training_set,
+                family,
+                key,
+                folds,
+                workdir=workdir / family / key,
+                on_result=heard,
+            )
+        )
+        results[key] = tuple(found)
+    return Walk(family, family_rows(family, pool(parts)), results)
+
+
+def walk_baselines(
+    settings: Settings,
+    training_set: TrainingSet,
+    like: Judged,
+    *,
+    workdir: Path,
+    on_fold: NewsHook | None = None,
+) -> dict[str, Judged]:
+    """Return the baselines on the rows ``like``, refitted as often as boosted trees are.
+
+    A baseline needs neither a slice to stop on nor one to calibrate on, and so learns from the
+    whole past of each fold: the strongest opponent it can be. All symbols are one data set.
+    """
+    samples = rows_of(training_set.samples, POOLED)
+    folds = plan_rolling(settings, samples.ts, "lightgbm")
+    keys = _place(samples.ts, samples.symbol, len(samples.symbols))
+    wanted = _place(like.ts, like.symbol, len(like.symbols))
+    found = {name: np.full(len(like), np.nan) for name in BASELINES}
+    for number, fold in enumerate(folds, 1):
+        started = time.monotonic()
+        rows = fold.test[bar_on_stride(settings, samples.ts[fold.test])]
+        rows = rows[np.isin(keys[rows], wanted)]
+        past = np.sort(np.concatenate([fold.fit, fold.valid, fold.calib]))
+        file = (
+            workdir
+            / "baselines"
+            / f"{_baseline_token(training_set.feature_version, samples, past, rows)}.npz"
+        )
+        values = _stored(file, len(rows))
+        if values is None:
+            values = baseline_predictions(samples.subset(past), samples.subset(rows))
+            _store(file, values)
+        places = np.searchsorted(wanted, keys[rows])
+        for name in BASELINES:
+            found[name][places] = values[name]
+        if on_fold is not None:
+            seconds = time.monotonic() - started
+            on_fold(FoldNews("baselines", POOLED, number, len(folds), None, seconds))
+    return {name: baseline_rows(name, like, p) for name, p in found.items()}
+
+
+def planned(settings: Settings, training_set: TrainingSet, family: str, key: str) -> list[Fold]:
+    """Return the folds that a walk of ``family`` for ``key`` would take."""
+    return plan_rolling(settings, rows_of(training_set.samples, key).ts, family)
+
+
+def _place(ts: IntArray, symbol: IntArray, symbols: int) -> IntArray:
+    return ts * symbols + symbol
+
+
+def _baseline_token(feature_version: str, samples: Samples, past: IntArray, rows: IntArray) -> str:
+    described = {"revision": BASELINE_REVISION, "features": feature_version}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for used in (past, rows):
+        for array in (samples.ts, samples.symbol, samples.wide, samples.y_up):
+            digest.update(np.ascontiguousarray(array[used]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _store(file: Path, values: dict[str, FloatArray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **values)
+    write_bytes(file, buffer.getvalue())
+
+
+def _stored(file: Path, rows: int) -> dict[str, FloatArray] | None:
+    """Return a finished fold's baselines, None if there are none or the file is damaged."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            values = {name: stored[name] for name in BASELINES}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return values if all(len(found) == rows for found in values.values()) else None
