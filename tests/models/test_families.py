@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -46,20 +45,34 @@ from pathlib import Path
 import numpy as np
 from tests.models.test_families import KILLED_AT, sample, slices
 from tests.support.tiny import tiny_forecaster
-from tradewind.models.families import load_forecaster
-family, folder = sys.argv[1], Path(sys.argv[2])
-train, valid, test = slices()
-raw = sample(load_forecaster(family, folder / "model"), test.subset(np.arange(30)))
-np.savez(folder / "raw.npz", p=raw.p, mu=raw.mu, sigma=raw.sigma)
+from tradewind.models.families import forecaster_class, load_forecaster
 
-def on_epoch(epoch, metrics):
-    print(json.dumps([epoch, metrics]), flush=True)
-    if epoch == KILLED_AT:
-        os.kill(os.getpid(), signal.SIGKILL)
+def answer_and_begin_a_fit(family, folder):
+    train, valid, test = slices()
+    raw = sample(load_forecaster(family, folder / "model"), test.subset(np.arange(30)))
+    np.savez(folder / "raw.npz", p=raw.p, mu=raw.mu, sigma=raw.sigma)
+    told = []
 
-tiny_forecaster(family).fit(
-    train, valid, seed=3, on_epoch=on_epoch, checkpoint_dir=folder / "checkpoint"
-)
+    def on_epoch(epoch, metrics):
+        told.append([epoch, metrics])
+        (folder / "told.json").write_text(json.dumps(told))
+        if epoch == KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tiny_forecaster(family).fit(
+        train, valid, seed=3, on_epoch=on_epoch, checkpoint_dir=folder / "checkpoint"
+    )
+
+folders = [Path(text) for text in sys.argv[1:]]
+for folder in folders:  # the libraries are loaded once, and each family has its own process
+    forecaster_class(folder.name)
+for folder in folders:
+    child = os.fork()
+    if child == 0:
+        answer_and_begin_a_fit(folder.name, folder)
+        os._exit(1)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+        sys.exit(f"{folder.name} was not killed in the midst of its fit")
 """
 
 
@@ -78,25 +91,20 @@ def _fitted(family: str, seed: int = 3) -> tuple[Forecaster, FitReport]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder in which a clean process has read a model, answered and begun a fit.
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where clean processes have read each family's model, answered and begun a fit.
 
-    It holds the model, that process's answers (raw.npz), what it told of its fit
-    (told.json) and the checkpoint that it left when it was killed in the midst of it.
+    A family's folder holds the model, that process's answers (raw.npz), what it told of its
+    fit (told.json) and the checkpoint that it left when it was killed in the midst of it.
     """
-
-    @functools.cache
-    def run(family: str) -> Path:
-        folder = tmp_path_factory.mktemp(family)
-        _fitted(family)[0].save(folder / "model")
-        command = [sys.executable, "-c", ELSEWHERE, family, str(folder)]
-        done = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        told = [json.loads(line) for line in done.stdout.splitlines()]
-        (folder / "told.json").write_text(json.dumps(told))
-        return folder
-
-    return run
+    root = tmp_path_factory.mktemp("elsewhere")
+    folders = [root / family for family in sorted(FAMILIES)]
+    for folder in folders:
+        _fitted(folder.name)[0].save(folder / "model")
+    command = [sys.executable, "-c", ELSEWHERE, *map(str, folders)]
+    done = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return root
 
 
 def sample(forecaster: Forecaster, samples: Samples) -> RawForecast:
@@ -214,18 +222,18 @@ class TestForecaster:
         assert not np.allclose(ours.p.mean(axis=0), theirs.p.mean(axis=0), rtol=0, atol=1e-9)
 
     def test_a_clean_process_answers_with_the_same_bytes(
-        self, family: str, elsewhere: Callable[[str], Path]
+        self, family: str, elsewhere: Path
     ) -> None:
-        with np.load(elsewhere(family) / "raw.npz") as there:
+        with np.load(elsewhere / family / "raw.npz") as there:
             here = sample(_fitted(family)[0], _first(30))
             for name in ("p", "mu", "sigma"):
                 assert there[name].tobytes() == getattr(here, name).tobytes(), name
 
     def test_a_killed_fit_continues_to_the_same_weights(
-        self, family: str, elsewhere: Callable[[str], Path], tmp_path: Path
+        self, family: str, elsewhere: Path, tmp_path: Path
     ) -> None:
         train, valid, _ = slices()
-        shutil.copytree(elsewhere(family) / "checkpoint", tmp_path / "checkpoint")
+        shutil.copytree(elsewhere / family / "checkpoint", tmp_path / "checkpoint")
         told: list[list[object]] = []
 
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
@@ -234,17 +242,17 @@ class TestForecaster:
         resumed = tiny_forecaster(family)
         resumed.fit(train, valid, seed=3, on_epoch=on_epoch, checkpoint_dir=tmp_path / "checkpoint")
         # What was told before the kill is told again as it was.
-        before = json.loads((elsewhere(family) / "told.json").read_text())
+        before = json.loads((elsewhere / family / "told.json").read_text())
         assert len(before) == KILLED_AT
         assert told[:KILLED_AT] == before
         whole = _bytes(_fitted(family)[0], tmp_path / "whole")
         assert _bytes(resumed, tmp_path / "resumed") == whole
 
     def test_a_checkpoint_of_another_fit_is_not_continued(
-        self, family: str, elsewhere: Callable[[str], Path], tmp_path: Path
+        self, family: str, elsewhere: Path, tmp_path: Path
     ) -> None:
         train, valid, _ = slices()
-        shutil.copytree(elsewhere(family) / "checkpoint", tmp_path / "checkpoint")
+        shutil.copytree(elsewhere / family / "checkpoint", tmp_path / "checkpoint")
         other = tiny_forecaster(family)
         other.fit(train, valid, seed=4, checkpoint_dir=tmp_path / "checkpoint")
         fresh = _bytes(_fitted(family, 4)[0], tmp_path / "fresh")

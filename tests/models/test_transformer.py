@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from tests.support.samples import in_time_order, planted_samples
 from tests.support.tiny import tiny_forecaster
-from tradewind.models._deep_fit import CHECKPOINT_FILE
 from tradewind.models._mc_dropout import (
     ALIGNMENT,
     NoDropout,
