@@ -13,7 +13,14 @@ from serving.questions import Ask, Kind, Problem, Question, check_samples, parse
 from serving.runtime import Runtime
 from serving.signals import signal_of
 from serving.smoke import answer_once
-from tests.support.serving import NOW_MS, STEP_MS, World, reseeded
+from tests.support.serving import (
+    NOW_MS,
+    STEP_MS,
+    World,
+    fit_bundle,
+    reseeded,
+    training_set,
+)
 from tradewind.contracts import Action, Prediction, Signal, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP
@@ -108,6 +115,26 @@ def test_the_ensemble_names_its_members(predictor: Predictor) -> None:
     assert found.missing_members == ()
     assert found.model_version.startswith("ensemble-")
     assert found.mc_samples == 20
+
+
+def test_a_family_without_an_endpoint_speaks_in_the_ensemble(
+    make_world: Callable[..., World], bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    small = {"bag": 2, "epochs": 1, "days_back": 20, "families": ["lightgbm", "xgboost"]}
+    world = make_world(training=small)
+    trees = fit_bundle(world.settings, training_set(world.settings), "xgboost", "POOLED", 5)
+    alone = answer_once(world.settings, trees, NOW_MS)
+    assert [vote.family for vote in alone.votes] == ["xgboost"]
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(trees))
+    runtime = make_runtime(world)
+    runtime.table.refresh()
+    found = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert {vote.family: vote.model_version for vote in found.votes} == {
+        "lightgbm": "tradewind.lightgbm.BTCUSDT/1",
+        "xgboost": "tradewind.xgboost.POOLED/1",
+    }
+    assert found.missing_members == ()
 
 
 def test_an_ensemble_of_one_says_so(predictor: Predictor) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tests.support.samples import WINDOW
 from tradewind.models.base import Forecaster
 from tradewind.models.families import create
 from tradewind.settings import Settings
 
-TINY = {
+TINY: Mapping[str, Mapping[str, object]] = {
     "features": {"window": WINDOW},
     "training": {
         "bag": 3,
@@ -28,10 +30,10 @@ TINY = {
 """Sizes by section of the settings; a new family's section gets its own line here."""
 
 
-def tiny_forecaster(family: str, **training: object) -> Forecaster:
+def tiny_forecaster(family: str, **sections: Mapping[str, object]) -> Forecaster:
     """Return an unfitted forecaster of ``family``, small enough for a test.
 
-    ``training`` replaces settings of that section.
+    ``sections`` replace single settings of the tiny ones.
     """
-    sections = {**TINY, "training": {**TINY["training"], **training}}
-    return create(family, Settings(**sections))  # type: ignore[arg-type]
+    sizes = {name: {**TINY.get(name, {}), **sections.get(name, {})} for name in {*TINY, *sections}}
+    return create(family, Settings(**sizes))  # type: ignore[arg-type]

@@ -42,6 +42,9 @@ SIGMA_FLOOR = 1e-3
 NORMAL_STD_PER_ABS = float(np.sqrt(np.pi / 2))
 """Standard deviation of a centred normal variable over its mean absolute value."""
 
+FILES = "files"
+"""In a config or record: the SHA-256 of each booster's file."""
+
 Objective = Literal["direction", "size"]
 """``direction``: labels 0 or 1, log-loss. ``size``: real labels, squared error."""
 Labels = tuple[FloatArray, FloatArray]
@@ -198,8 +201,9 @@ class BaggedTrees(Forecaster, Generic[B]):
         named = {self._sigma_file(): self._fitted_sigma()}
         for member, boosters in enumerate(zip(self._direction, self._return, strict=True)):
             named.update(zip(self._member_files(member), boosters, strict=True))
-        for name, booster in named.items():
-            write_bytes(folder / name, self._written(booster))
+        written = {name: self._written(booster) for name, booster in named.items()}
+        for name, content in written.items():
+            write_bytes(folder / name, content)
         write_json(
             folder / CONFIG_FILE,
             {
@@ -207,6 +211,7 @@ class BaggedTrees(Forecaster, Generic[B]):
                 "sizes": asdict(self.sizes),
                 "nullable": list(self.nullable),
                 "wide_names": list(self.wide_names),
+                FILES: {name: _digest(content) for name, content in written.items()},
             },
         )
 
@@ -219,9 +224,10 @@ class BaggedTrees(Forecaster, Generic[B]):
             forecaster.wide_names = tuple(config["wide_names"])
         except (KeyError, TypeError) as error:
             raise unusable(folder, f"its config is not understood ({error})") from error
+        digests = config.get(FILES, {})
         for member in range(forecaster.sizes.bag):
-            forecaster._read_member(folder, member)
-        forecaster._sigma = forecaster._read_file(folder, forecaster._sigma_file())
+            forecaster._read_member(folder, member, digests)
+        forecaster._sigma = forecaster._read_file(folder, forecaster._sigma_file(), digests)
         return forecaster
 
     def importance(self) -> dict[str, float]:
@@ -246,14 +252,22 @@ class BaggedTrees(Forecaster, Generic[B]):
     def _sigma_file(self) -> str:
         return f"sigma{self.suffix}"
 
-    def _read_member(self, folder: Path, member: int) -> None:
-        up, size = (self._read_file(folder, name) for name in self._member_files(member))
+    def _read_member(self, folder: Path, member: int, digests: Mapping[str, str]) -> None:
+        names = self._member_files(member)
+        up, size = (self._read_file(folder, name, digests) for name in names)
         self._direction.append(up)
         self._return.append(size)
 
-    def _read_file(self, folder: Path, name: str) -> B:
+    def _read_file(self, folder: Path, name: str, digests: Mapping[str, str]) -> B:
+        """Read a booster, after its digest where one was kept (older folders have none).
+
+        Both libraries may end the whole process on a damaged file.
+        """
         try:
-            return self._read((folder / name).read_bytes())
+            content = (folder / name).read_bytes()
+            if digests.get(name) not in (None, _digest(content)):
+                raise ValueError("it was changed after it was saved")
+            return self._read(content)
         except (OSError, ValueError) as error:
             raise unusable(folder, f"{name} cannot be read ({error})") from error
 
@@ -263,10 +277,13 @@ class BaggedTrees(Forecaster, Generic[B]):
         """Keep the newest member; its record comes last, so that a torn one has none."""
         if folder is None:
             return
+        digests = {}
         boosters = self._direction[-1], self._return[-1]
         for name, booster in zip(self._member_files(member), boosters, strict=True):
-            write_bytes(folder / name, self._written(booster))
-        record = {"identity": identity, "metrics": dict(metrics)}
+            content = self._written(booster)
+            write_bytes(folder / name, content)
+            digests[name] = _digest(content)
+        record = {"identity": identity, "metrics": dict(metrics), FILES: digests}
         write_json(folder / _record_file(member), record)
 
     def _resume(
@@ -278,7 +295,7 @@ class BaggedTrees(Forecaster, Generic[B]):
         record: dict[str, Any] = json.loads((folder / _record_file(member)).read_bytes())
         if record["identity"] != identity:
             return None
-        self._read_member(folder, member)
+        self._read_member(folder, member, record[FILES])
         metrics: dict[str, float] = record["metrics"]
         return metrics
 
@@ -296,6 +313,10 @@ def _seeds(seed: int, count: int) -> list[int]:
     """Return independent 31-bit seeds, the range of both libraries."""
     state = np.random.SeedSequence(seed).generate_state(count)
     return [int(value) >> 1 for value in state]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _record_file(member: int) -> str:
