@@ -5,6 +5,7 @@ from __future__ import annotations
 from dagster import Definitions, in_process_executor
 
 from assets import checks
+from assets.history import history_evaluation
 from assets.market import bars, features
 from assets.models import family_assets
 from assets.platform import Platform
@@ -15,7 +16,12 @@ from tradewind.settings import load_settings
 families = load_settings().training.families
 
 defs = Definitions(
-    assets=[bars, features, *(part for family in families for part in family_assets(family))],
+    assets=[
+        bars,
+        features,
+        *(part for family in families for part in family_assets(family)),
+        history_evaluation,
+    ],
     asset_checks=[checks.bar_checks, checks.feature_checks],
     jobs=[
         jobs.ingest_job,
@@ -23,6 +29,7 @@ defs = Definitions(
         jobs.retrain_job,
         jobs.search_job,
         jobs.evaluate_job,
+        jobs.evaluate_champions_job,
         jobs.drift_job,
         jobs.outcomes_job,
         jobs.promote_job,

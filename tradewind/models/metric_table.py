@@ -130,6 +130,10 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("valid_l2", "squared error of the return (step = member)", "volatility²", "lower"),
     MetricName("rounds", "trees of a booster (step = member)", "trees", "neither"),
     MetricName("seconds", "wall time of an epoch (a series) or of a fold", "s", "lower"),
+    MetricName(
+        "skill", "gain in log-loss on a fold's calibration slice over the base rate, relative",
+        "share", "higher",
+    ),
     MetricName("fit_seconds", "wall time of the fit since it was last resumed", "s", "lower"),
     MetricName("psi_worst", "PSI of the feature that drifted most, recent days", "PSI", "lower"),
     MetricName("psi_prediction", "PSI of p_up, recent days", "PSI", "lower"),
