@@ -18,6 +18,16 @@ class BoostedSettings(Section):
     lambda_l2: float = Field(10.0, ge=0)
     max_rounds: int = Field(400, ge=1)
     early_stopping_rounds: int = Field(50, ge=1)
+    min_rounds: int = Field(
+        100, ge=1, description="trees kept at least: weeks of validation are too noisy for fewer"
+    )
+    fit_stride: int = Field(
+        1, ge=1, description="fitted on every k-th bar: neighbours share all but one bar of a label"
+    )
+    refit: bool = Field(
+        True,
+        description="fit again, with the rounds found, on the validation and calibration rows too",
+    )
 
 
 class DeepSettings(Section):

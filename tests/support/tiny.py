@@ -18,7 +18,12 @@ TINY: Mapping[str, Mapping[str, object]] = {
         "learning_rate": 3e-3,
         "max_epoch_samples": 2000,
     },
-    "boosted": {"max_rounds": 60, "learning_rate": 0.1, "early_stopping_rounds": 10},
+    "boosted": {
+        "max_rounds": 60,
+        "learning_rate": 0.1,
+        "early_stopping_rounds": 10,
+        "min_rounds": 1,
+    },
     "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
     "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32},
     "patchtst": {

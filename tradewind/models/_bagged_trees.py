@@ -65,6 +65,19 @@ class BoosterSizes:
     lambda_l2: float = 10.0
     max_rounds: int = 400
     early_stopping_rounds: int = 50
+    min_rounds: int = 1
+    fit_stride: int = 1
+    refit: bool = False
+
+    @property
+    def least(self) -> int:
+        """Return the rounds that are kept at least."""
+        return min(self.min_rounds, self.max_rounds)
+
+    @property
+    def patience(self) -> int:
+        """Return the rounds without a better one that end a fit, after the least."""
+        return max(self.early_stopping_rounds, self.least)
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,8 @@ class Grown(Generic[B]):
 class Target(Protocol[B]):
     """One label with its binned data, from which boosters of several seeds are grown."""
 
-    def grow(self, seed: int) -> Grown[B]:
-        """Return the booster of a seed."""
+    def grow(self, seed: int, rounds: int | None = None) -> Grown[B]:
+        """Return the booster of a seed: of so many rounds, or as many as validation wants."""
         ...
 
 
@@ -114,6 +127,10 @@ class BaggedTrees(Forecaster, Generic[B]):
         """Return what grows boosters of one label."""
 
     @abstractmethod
+    def _rounds(self, booster: B) -> int:
+        """Return how many trees a booster has."""
+
+    @abstractmethod
     def _values(self, booster: B, wide: FloatArray) -> FloatArray:
         """Return a booster's answers, shape (n,): probabilities, or values."""
 
@@ -142,6 +159,7 @@ class BaggedTrees(Forecaster, Generic[B]):
         for name, part in (("train", train), ("valid", valid)):
             check_labels(part, name)
             check_inputs(part, reads_wide=True, nullable=self.nullable)
+        train = _thinned(train, self.sizes.fit_stride)
         self.wide_names = train.wide_names
         self._direction, self._return = [], []
         targets = train.fwd_ret / train.scale, valid.fwd_ret / valid.scale
@@ -182,6 +200,33 @@ class BaggedTrees(Forecaster, Generic[B]):
             for target, part in zip(targets, (train, valid), strict=True)
         )
         self._sigma = self._target("size", train, valid, (past, later)).grow(seed).booster
+
+    def refitted(self, samples: Samples, *, seed: int) -> Self:
+        """Return the same bag grown on ``samples``, each booster to the rounds that it has here.
+
+        Validation and calibration rows are the newest: without them a forecaster is weeks older
+        than it need be. ``self`` where the sizes do not ask for it.
+        """
+        if not self.sizes.refit:
+            return self
+        sigma = self._fitted_sigma()
+        check_labels(samples, "refit")
+        check_inputs(samples, reads_wide=True, nullable=self.nullable)
+        samples = _thinned(samples, self.sizes.fit_stride)
+        again = type(self)(self.sizes, nullable=self.nullable)
+        again.wide_names = samples.wide_names
+        scaled = samples.fwd_ret / samples.scale
+        direction = again._target("direction", samples, samples, (samples.y_up, samples.y_up))
+        returns = again._target("size", samples, samples, (scaled, scaled))
+        *member_seeds, sigma_seed = _seeds(seed, self.sizes.bag + 1)
+        for place, member_seed in enumerate(member_seeds):
+            up, size = self._rounds(self._direction[place]), self._rounds(self._return[place])
+            again._direction.append(direction.grow(member_seed, up).booster)
+            again._return.append(returns.grow(member_seed, size).booster)
+        left = np.abs(scaled - again._bag(again._return, samples.wide).mean(axis=0))
+        residual = again._target("size", samples, samples, (left, left))
+        again._sigma = residual.grow(sigma_seed, self._rounds(sigma)).booster
+        return again
 
     def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
         """Return one pass per bag member; ``n_samples`` and ``seeds`` do not matter here."""
@@ -307,6 +352,13 @@ class BaggedTrees(Forecaster, Generic[B]):
             for array in (samples.wide, samples.y_up, samples.fwd_ret, samples.scale):
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _thinned(samples: Samples, stride: int) -> Samples:
+    """Return the rows of every ``stride``-th moment, the same ones for all symbols."""
+    if stride == 1:
+        return samples
+    return samples.subset(np.unique(samples.ts, return_inverse=True)[1] % stride == 0)
 
 
 def _seeds(seed: int, count: int) -> list[int]:

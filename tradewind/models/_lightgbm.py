@@ -45,6 +45,9 @@ class LightGBMForecaster(BaggedTrees[lightgbm.Booster]):
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error)) from error
 
+    def _rounds(self, booster: lightgbm.Booster) -> int:
+        return int(booster.num_trees())
+
     def _gain(self, booster: lightgbm.Booster) -> FloatArray:
         return np.asarray(booster.feature_importance("gain"), dtype=np.float64)
 
@@ -66,26 +69,25 @@ class _Target:
         self.train = train.wide, labels[0]
         self.valid = valid.wide, labels[1]
 
-    def grow(self, seed: int) -> Grown[lightgbm.Booster]:
-        """Return a booster cut at its best validation round."""
+    def grow(self, seed: int, rounds: int | None = None) -> Grown[lightgbm.Booster]:
+        """Return a booster of so many rounds, or cut at its best validation round."""
         params = self._params(seed)
         # Binned anew for each seed, which also draws the rows that bins are made of.
         train = lightgbm.Dataset(self.train[0], self.train[1], params=params)
+        if rounds is not None:
+            return _kept(lightgbm.train(params, train, num_boost_round=rounds), rounds, np.nan)
         valid = lightgbm.Dataset(self.valid[0], self.valid[1], reference=train, params=params)
-        patience = self.sizes.early_stopping_rounds
         booster = lightgbm.train(
             params,
             train,
             num_boost_round=self.sizes.max_rounds,
             valid_sets=[valid],
             valid_names=["valid"],
-            callbacks=[lightgbm.early_stopping(patience, verbose=False)],
+            keep_training_booster=True,  # otherwise cut at the best round, short of the least
+            callbacks=[lightgbm.early_stopping(self.sizes.patience, verbose=False)],
         )
         best = float(booster.best_score["valid"][self.metric])
-        # Through text and back, so that what is evaluated is exactly what is saved.
-        text = booster.model_to_string(num_iteration=booster.best_iteration)
-        kept = lightgbm.Booster(model_str=text)
-        return Grown(kept, best, kept.current_iteration())
+        return _kept(booster, max(booster.best_iteration, self.sizes.least), best)
 
     def _params(self, seed: int) -> dict[str, Any]:
         sizes = self.sizes
@@ -105,3 +107,9 @@ class _Target:
             "num_threads": 1,
             "verbosity": -1,
         }
+
+
+def _kept(booster: lightgbm.Booster, rounds: int, loss: float) -> Grown[lightgbm.Booster]:
+    # Through text and back, so that what is evaluated is exactly what is saved.
+    kept = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=rounds))
+    return Grown(kept, loss, kept.current_iteration())

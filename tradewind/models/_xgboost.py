@@ -44,6 +44,9 @@ class XGBoostForecaster(BaggedTrees[xgboost.Booster]):
     def _read(self, content: bytes) -> xgboost.Booster:
         return _booster(content)
 
+    def _rounds(self, booster: xgboost.Booster) -> int:
+        return int(booster.num_boosted_rounds())
+
     def _gain(self, booster: xgboost.Booster) -> FloatArray:
         gain = np.zeros(len(self.wide_names))
         for name, value in booster.get_score(importance_type="total_gain").items():
@@ -69,21 +72,22 @@ class _Target:
         self.valid = xgboost.QuantileDMatrix(valid.wide, labels[1], ref=self.train, **common)
         self.leaf_weight = sizes.min_leaf_share * len(train) * _row_weight(objective, labels[0])
 
-    def grow(self, seed: int) -> Grown[xgboost.Booster]:
-        """Return a booster cut at its best validation round."""
+    def grow(self, seed: int, rounds: int | None = None) -> Grown[xgboost.Booster]:
+        """Return a booster of so many rounds, or cut at its best validation round."""
+        if rounds is not None:
+            grown = xgboost.train(self._params(seed), self.train, num_boost_round=rounds)
+            return _kept(grown, rounds, np.nan)
         booster = xgboost.train(
             self._params(seed),
             self.train,
             num_boost_round=self.sizes.max_rounds,
             evals=[(self.valid, "valid")],
-            early_stopping_rounds=self.sizes.early_stopping_rounds,
+            early_stopping_rounds=self.sizes.patience,
             verbose_eval=False,
         )
         best = float(booster.best_score)
-        # Through bytes and back, so that what is evaluated is exactly what is saved.
-        kept = _booster(bytes(booster[: booster.best_iteration + 1].save_raw(FORMAT)))
         loss = best**2 if self.metric == "rmse" else best
-        return Grown(kept, loss, kept.num_boosted_rounds())
+        return _kept(booster, max(booster.best_iteration + 1, self.sizes.least), loss)
 
     def _params(self, seed: int) -> dict[str, Any]:
         sizes = self.sizes
@@ -120,3 +124,9 @@ def _booster(content: bytes) -> xgboost.Booster:
     booster = xgboost.Booster(model_file=bytearray(content))
     booster.set_param({"nthread": 1})
     return booster
+
+
+def _kept(booster: xgboost.Booster, rounds: int, loss: float) -> Grown[xgboost.Booster]:
+    # Through bytes and back, so that what is evaluated is exactly what is saved.
+    kept = _booster(bytes(booster[:rounds].save_raw(FORMAT)))
+    return Grown(kept, loss, kept.num_boosted_rounds())

@@ -81,6 +81,14 @@ class Forecaster(ABC):
         and ends with the same weights. NaN labels are refused.
         """
 
+    def refitted(self, samples: Samples, *, seed: int) -> Self:
+        """Return this fit done again on ``samples`` with the sizes that it settled on.
+
+        The calibrator stays that of the first fit, whose forecasts of the calibration rows are
+        out of sample. A family that is not fitted twice returns itself.
+        """
+        return self
+
     @abstractmethod
     def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
         """Return stochastic passes in one batched forward.

@@ -78,6 +78,15 @@ class FitOutcome:
     folder: Path
     reused: bool
 
+    def refitted(self) -> tuple[Forecaster, str]:
+        """Return the forecaster fitted on all but the test slice, and the last slice it saw.
+
+        The test slice stays unseen: what is judged there is what is released.
+        """
+        known = np.sort(np.concatenate([self.split.train, self.split.valid, self.split.calib]))
+        again = self.forecaster.refitted(self.samples.subset(known), seed=self.seed)
+        return again, "train" if again is self.forecaster else "calib"
+
     def slice(self, name: str) -> Samples:
         """Return the rows of ``train``, ``valid``, ``calib`` or ``test``."""
         return self.samples.subset(getattr(self.split, name))

@@ -35,7 +35,7 @@ from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
-REVISION = 5
+REVISION = 6
 """Raised when what a fold stores, or how it is made, changes."""
 
 
@@ -244,6 +244,8 @@ def _run_fold(
         horizon=overlap(settings, family, stride),
     )
     calibrator, base_rate = choice.calibrator, float(fit.y_up.mean())
+    known = np.sort(np.concatenate([fold.fit, fold.valid, fold.calib]))
+    forecaster = forecaster.refitted(samples.subset(known), seed=seed)
     raw = forecaster.sample(test, n_samples=passes, seeds=row_seeds(identity, test))
     p_raw = raw.p.mean(axis=0)
     part = OutOfSample(
