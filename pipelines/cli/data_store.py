@@ -61,7 +61,7 @@ def gaps(
             return
         table(
             f"{len(rows)} gaps, {sum(row['bars'] for row in rows)} bars, of set {store.set_id}",
-            ["symbol", "bars of", "from (UTC)", "to (UTC)", "missing", "source has none"],
+            ["symbol", "of", "from (UTC)", "to (UTC)", "missing", "confirmed"],
             [
                 [
                     row["symbol"],
@@ -69,7 +69,7 @@ def gaps(
                     utc(row["from_ts"]),
                     utc(row["to_ts"]),
                     row["bars"],
-                    "confirmed" if row["confirmed"] else "not confirmed",
+                    "yes" if row["confirmed"] else "no",
                 ]
                 for row in rows
             ],

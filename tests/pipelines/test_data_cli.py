@@ -130,7 +130,11 @@ def test_status_of_a_corrupt_series_names_it_and_tells_the_others(
 def test_gaps_are_listed(call: Call) -> None:
     assert "no gaps" in call("data", "gaps").stdout
     call("ingest")
-    assert "confirmed" in call("data", "gaps", "--symbols", "BTCUSDT").stdout
+    text = call("data", "gaps", "--symbols", "BTCUSDT").stdout
+    (row,) = [line for line in text.splitlines() if "BTCUSDT" in line]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        *("BTCUSDT", "15m", "2025-01-06 05:00", "2025-01-06 07:15", "10", "yes")
+    ]
     (gap,) = json.loads(call("data", "gaps", "--json").stdout)["gaps"]
     assert (gap["symbol"], gap["bars"], gap["confirmed"]) == ("BTCUSDT", 10, True)
     assert json.loads(call("data", "gaps", "-s", "ETHUSDT", "--json").stdout)["gaps"] == []
