@@ -4,7 +4,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dagster import (
@@ -24,7 +24,7 @@ from assets.keys import BARS, COMPANIONS, FEATURES
 from assets.metadata import figures
 from assets.partitions import symbols_partition
 from assets.platform import Platform
-from tradewind.clock import Clock, last_closed_bar
+from tradewind.clock import Clock, last_closed_bar, parse_day
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TIMEFRAME_MS, Settings, load_settings
 
@@ -161,9 +161,8 @@ def _fetch(
     kinds = [kind for kind in ALL_KINDS if kind in selected]
     symbol = context.partition_key
     behind = _behind(settings, clock, besides=symbol) if "bars" in kinds else []
-    return run_ingest(
-        settings, clock, symbols=[symbol, *behind], since_ms=_since_ms(config.since), kinds=kinds
-    )
+    since_ms = parse_day(config.since, "since") if config.since else None
+    return run_ingest(settings, clock, symbols=[symbol, *behind], since_ms=since_ms, kinds=kinds)
 
 
 def _bars_result(report: "IngestReport", done: "SymbolIngest") -> MaterializeResult[None]:
@@ -239,17 +238,3 @@ def _behind(settings: Settings, clock: Clock, *, besides: str) -> list[str]:
         for name in settings.market.reference_symbols
         if name != besides and (store.last_ts(name, timeframe) or 0) < newest
     ]
-
-
-def _since_ms(since: str | None) -> int | None:
-    if not since:
-        return None
-    try:
-        day = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise TradewindError(
-            ErrorCode.BAD_INPUT,
-            f"since = {since!r} is not a date",
-            "Write it as 2025-01-31 (UTC)",
-        ) from error
-    return int(day.timestamp() * 1000)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from tradewind.clock import Clock
+from tradewind.clock import Clock, utc_text
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.market.active import ActiveSet, open_store, remember, store_for
 from tradewind.market.open_source import open_source
@@ -117,7 +117,8 @@ def run_ingest(
     Raises
     ------
     TradewindError
-        When no source can be opened (see `open_source`).
+        ``bad_input`` for a start that is not past; when no source can be opened (see
+        `open_source`).
     """
     names = tuple(dict.fromkeys(symbols or settings.market.all_symbols))
     return asyncio.run(_ingest(settings, clock, names, since_ms, frozenset(kinds), on_symbol))
@@ -132,6 +133,12 @@ async def _ingest(
     on_symbol: Callable[[SymbolIngest], None] | None,
 ) -> IngestReport:
     now_ms = clock.now_ms()
+    if since_ms is not None and since_ms >= now_ms:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"since = {utc_text(since_ms)} UTC is not before market time, {utc_text(now_ms)} UTC",
+            "Ask for an earlier start; `tradewind clock show` tells market time",
+        )
     source = await open_source(settings, clock)
     try:
         store = open_store(settings, source.set_id)
@@ -192,7 +199,7 @@ class Work:
             raise TradewindError(
                 ErrorCode.NO_BARS,
                 f"{self.source.name} has no closed {timeframe} bar of symbol {symbol}"
-                f" up to {self.now_ms} ms",
+                f" up to {utc_text(self.now_ms)} UTC",
                 "Ask for an earlier start, or check the symbol and the clock",
             )
         written, quarantined = written + report, quarantined + new_bad

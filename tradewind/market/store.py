@@ -326,10 +326,14 @@ class BarStore:
     def _keys_of_bars(self, symbol: str, timeframe: str) -> list[str]:
         keys = self.files.partitions(self._series(timeframe, symbol))
         if not keys:
+            others = ", ".join(
+                name for name in TIMEFRAME_MS if self.files.partitions(self._series(name, symbol))
+            )
+            hint = f" (there are {others} bars of it)" if others else ""
             raise TradewindError(
                 ErrorCode.NO_BARS,
                 f"no {timeframe} bars of symbol {symbol} in set {self.set_id}"
-                f" at {self.files.place('')}",
+                f" at {self.files.place('')}{hint}",
                 "Run `tradewind ingest` with that symbol, or ask for one that is stored",
             )
         return keys
