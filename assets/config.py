@@ -7,6 +7,7 @@ description therefore states unit, bounds and default itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -18,10 +19,13 @@ from tradewind.settings import load_settings
 
 MIN_DAYS_BACK, MAX_DAYS_BACK = 20, 3650
 MIN_EPOCHS, MAX_EPOCHS = 1, 500
+MIN_HISTORY_DAYS = 30
+MAX_HORIZON = 1000
 MIN_REASON = 3
 
 _settings = load_settings()
 _training = _settings.training
+_history = _settings.evaluation
 _symbols = ", ".join(_settings.market.symbols)
 _families = ", ".join(_training.families)
 _pooled = [name for name in _training.families if name in _training.pooled_families]
@@ -131,6 +135,82 @@ class UnitsConfig(Choices):
         description=f"model families to look at, any of {_families}; empty: all of these; "
         f"default {_families} (setting training.families)",
     )
+
+
+class HistoryConfig(Choices):
+    """Choices of an evaluation over the whole history."""
+
+    symbols: list[str] = Field(
+        default=[],
+        description=f"symbols that are judged, any of {_symbols}; default empty: all of these",
+    )
+    families: list[Family] = Field(
+        default=list(_training.families),
+        validate_default=True,
+        description=f"model families, walked in this order, any of {_families}; empty: all of "
+        f"these; default {_families} (setting training.families)",
+    )
+    since: str = Field(
+        default=_history.since.isoformat(),
+        description="first UTC day that is judged, YYYY-MM-DD; everything before it is the past "
+        f"of the first fold; default {_history.since} (setting evaluation.since)",
+    )
+    refit_days: int = Field(
+        default=_history.refit_days,
+        ge=1,
+        le=MAX_DAYS_BACK,
+        description=f"days between two refits of boosted trees; 1 to {MAX_DAYS_BACK}; default "
+        f"{_history.refit_days} (setting evaluation.refit_days)",
+    )
+    deep_refit_months: int = Field(
+        default=_history.deep_refit_months,
+        ge=1,
+        le=12,
+        description="calendar months between two refits of deep families; 1 to 12; default "
+        f"{_history.deep_refit_months} (setting evaluation.deep_refit_months)",
+    )
+    days_back_max: int | None = Field(
+        default=_history.days_back_max,
+        ge=MIN_HISTORY_DAYS,
+        le=MAX_DAYS_BACK,
+        description=f"days that a refit looks back; {MIN_HISTORY_DAYS} to {MAX_DAYS_BACK}, or "
+        f"null: to the first bar; default {_history.days_back_max or 'null'} (setting "
+        "evaluation.days_back_max)",
+    )
+    horizon: int = Field(
+        default=_training.horizon,
+        ge=1,
+        le=MAX_HORIZON,
+        description=f"bars ahead that a label looks; 1 to {MAX_HORIZON}; default "
+        f"{_training.horizon} (setting training.horizon)",
+    )
+    per_symbol: bool = Field(
+        default=False,
+        description="true or false; default false: one model over all symbols. True: a model of "
+        "its own for each",
+    )
+    shuffle_labels: bool = Field(
+        default=False,
+        description="true or false; default false. True is the leak canary: labels are dealt out "
+        "anew, and the run fails unless every AUC interval covers 0.5",
+    )
+
+    def first_day(self) -> date:
+        """Return ``since`` as a day.
+
+        Raises
+        ------
+        TradewindError
+            ``bad_input`` when it is none.
+        """
+        try:
+            return date.fromisoformat(self.since)
+        except ValueError as error:
+            raise TradewindError(
+                ErrorCode.BAD_INPUT,
+                f"since = {self.since!r} is not a date",
+                "Write it as 2025-01-31 (UTC)",
+            ) from error
 
 
 class RollbackConfig(Choices):

@@ -10,6 +10,7 @@ OPEN_INTEREST = AssetKey("open_interest")
 LONG_SHORT_RATIO = AssetKey("long_short_ratio")
 COMPANIONS = (FUNDING, OPEN_INTEREST, LONG_SHORT_RATIO)
 FEATURES = AssetKey("features")
+HISTORY_EVALUATION = AssetKey("history_evaluation")
 
 
 def family_key(family: str, stage: str) -> AssetKey:

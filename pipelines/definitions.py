@@ -5,6 +5,7 @@ from __future__ import annotations
 from dagster import Definitions
 
 from assets import checks
+from assets.history import history_evaluation
 from assets.market import bars, features
 from assets.models import family_assets
 from assets.platform import Platform
@@ -15,13 +16,19 @@ from tradewind.settings import load_settings
 families = load_settings().training.families
 
 defs = Definitions(
-    assets=[bars, features, *(part for family in families for part in family_assets(family))],
+    assets=[
+        bars,
+        features,
+        *(part for family in families for part in family_assets(family)),
+        history_evaluation,
+    ],
     asset_checks=[checks.bar_checks, checks.feature_checks],
     jobs=[
         jobs.ingest_job,
         jobs.store_upkeep_job,
         jobs.retrain_job,
         jobs.evaluate_job,
+        jobs.evaluate_champions_job,
         jobs.drift_job,
         jobs.outcomes_job,
         jobs.promote_job,

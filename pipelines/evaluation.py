@@ -3,173 +3,116 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from pipelines.progress import progress_bar
-from tradewind.contracts import POOLED
-from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from tradewind.models.rolling.cost import WalkCost
-    from tradewind.models.rolling.evaluate import Evaluation
-    from tradewind.models.rolling.history import BarsFrom
+    from assets.steps.history import HistoryChoices, HistoryPlan, HistoryResult
     from tradewind.models.rolling.walk import FoldNews
 
 COLUMNS = (
     ("auc", "auc", 4),
-    ("low", "auc_low", 4),
-    ("high", "auc_high", 4),
-    ("log_loss", "log_loss", 5),
+    ("low", "auc_low", 3),
+    ("high", "auc_high", 3),
+    ("loss", "log_loss", 5),
     ("ece", "ece", 4),
-    ("right", "accuracy", 3),
     ("sharpe", "sharpe", 2),
-    ("drawdown", "max_drawdown", 3),
-    ("5 % right", "confident_5pct_accuracy", 3),
-    ("bps", "confident_5pct_gross_bps", 1),
+    ("5 % bps", "confident_5pct_gross_bps", 1),
 )
-"""Heading, figure and digits of the table on the terminal; the report has all of them."""
-SINGLE_S = 0.2
-"""A fold that took less was read again, not run: it says nothing of the time that is left."""
+"""Heading, figure and digits of the table on a terminal; the report has all of them."""
+READ_AGAIN_S = 0.5
+"""A fold that took less was read, not run: it says nothing of the time that is left."""
 
 
 @dataclass(frozen=True)
 class EvaluationOutcome:
     """What a run found, or would cost."""
 
-    costs: list[WalkCost]
-    evaluation: Evaluation | None
-    facts: dict[str, Any] = field(default_factory=dict)
+    plan: HistoryPlan
+    result: HistoryResult | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        from tradewind.models.rolling.record import summary
-
-        found = {"facts": self.facts, "costs": [asdict(cost) for cost in self.costs]}
-        return found if self.evaluation is None else {**found, **summary(self.evaluation)}
+        if self.result is None:
+            return {
+                "facts": self.plan.facts,
+                "costs": [asdict(cost) for cost in self.plan.costs],
+            }
+        links = {
+            "report": str(self.result.report),
+            "mlflow_run_id": self.result.run_id,
+            "mlflow_url": self.result.run_url,
+        }
+        return {**links, **self.result.values}
 
     def print(self) -> None:
-        """Print the tables."""
-        from pipelines.cli.evaluate import print_costs
-        from pipelines.cli.output import say, table
+        """Print the costs, or the comparison and the verdict."""
+        from pipelines.cli.output import say
 
-        if self.evaluation is None:
-            print_costs(self.costs)
-            say("nothing was fitted (--dry-run)")
+        if self.result is None:
+            _print_costs(self.plan)
             return
-        found = self.evaluation.figures["same"]
+        found = self.result.evaluation.figures["same"]
         for scope in next(iter(found.values())):
-            table(
-                f"{scope}: the same rows for all",
-                ["forecaster", "rows", *(heading for heading, _, _ in COLUMNS)],
-                [
-                    [
-                        name,
-                        parts[scope]["rows"],
-                        *(_cell(parts[scope], metric, digits) for _, metric, digits in COLUMNS),
-                    ]
-                    for name, parts in found.items()
-                ],
-            )
-        against = self.evaluation.against.get("ensemble_minus_best_member")
-        if against:
-            say(
-                f"ensemble minus best member ({against['best_member']}): "
-                f"{against['value']:+.5f} [{against['value_low']:+.5f}, "
-                f"{against['value_high']:+.5f}] nats; not worse: {against['not_worse']}"
-            )
+            _print_scope(scope, {name: parts[scope] for name, parts in found.items()})
+        for finding in self.result.findings:
+            say(f"{finding.title}: {finding.text}")
+        say(f"report: {self.result.report}")
+        if self.result.run_id:
+            say(f"MLflow run: {self.result.run_url or self.result.run_id}")
 
 
 def run_evaluation(
     settings: Settings,
+    choices: HistoryChoices,
     *,
-    symbols: Sequence[str] = (),
-    families: Sequence[str] = (),
-    per_symbol: bool = False,
-    bars: str = "auto",
-    shuffle_labels: bool = False,
     dry_run: bool = False,
+    track: bool = True,
     quiet: bool = False,
     console: Console | None = None,
 ) -> EvaluationOutcome:
     """Evaluate in this process; finished folds are kept under ``home/evaluation``."""
+    from assets.steps.history import evaluate_plan, plan_history
     from tradewind.ledger.clock import open_clock
-    from tradewind.models.rolling.cost import walk_cost
-    from tradewind.models.rolling.evaluate import evaluate_history
-    from tradewind.models.rolling.history import FOLDER, load_history, shuffled_labels
 
-    if bars not in ("auto", "store", "folder"):
-        raise TradewindError(
-            ErrorCode.BAD_INPUT, f"--bars {bars!r} is unknown", "Use auto, store or folder"
-        )
     console = console or Console(quiet=quiet, stderr=True)
     console.print("reading the history …", highlight=False)
-    chosen = tuple(symbols or settings.market.symbols)
-    history = load_history(settings, open_clock(settings), chosen, bars=cast("BarsFrom", bars))
-    settings = history.settings
-    training_set = history.training_set
-    if shuffle_labels:
-        training_set = shuffled_labels(training_set, settings.training.seed)
-    wanted = tuple(families or settings.training.families)
-    keys = list(chosen) if per_symbol else [POOLED]
-    costs = [cost for family in wanted for cost in walk_cost(settings, training_set, family, keys)]
-    facts: dict[str, Any] = {
-        "bars_from": history.source,
-        "symbols": list(chosen),
-        "families": list(wanted),
-        "rows": len(training_set.samples),
-        "start_ms": training_set.start_ms,
-        "end_ms": training_set.end_ms,
-        "feature_version": training_set.feature_version,
-        "data_fingerprint": training_set.data_fingerprint,
-        "horizon": training_set.horizon,
-        "shuffled_labels": shuffle_labels,
-        "pooled": not per_symbol,
-        "evaluation": settings.evaluation.model_dump(mode="json"),
-    }
+    plan = plan_history(settings, open_clock(settings), choices)
     if dry_run:
-        return EvaluationOutcome(costs, None, facts)
+        return EvaluationOutcome(plan, None)
     with progress_bar(console) as bar:
-        hearer = _Hearer(console, bar, {(cost.family, cost.key): cost.seconds for cost in costs})
-        evaluation = evaluate_history(
-            settings,
-            training_set,
-            wanted,
-            pooled=not per_symbol,
-            workdir=settings.home / FOLDER,
-            on_fold=hearer.heard,
-        )
-    return EvaluationOutcome(costs, evaluation, facts)
+        shown = Progression(console, bar)
+        return EvaluationOutcome(plan, evaluate_plan(plan, on_fold=shown.heard, track=track))
 
 
-class _Hearer:
+class Progression:
     """Shows each fold: a bar a family with the time left, plain lines without a terminal."""
 
-    def __init__(
-        self, console: Console, bar: Progress, expected: dict[tuple[str, str], float]
-    ) -> None:
-        self.console, self.bar, self.expected = console, bar, expected
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self.console, self.bar = console, bar
         self.tasks: dict[tuple[str, str], TaskID] = {}
         self.spent: dict[tuple[str, str], list[float]] = {}
         self.last = time.monotonic()
 
     def heard(self, news: FoldNews) -> None:
+        """Show a fold that has ended."""
         key = (news.family, news.key)
         if key not in self.tasks:
             self.tasks[key] = self.bar.add_task(" ".join(key), total=news.total, note="")
         now = time.monotonic()
         took, self.last = now - self.last, now
         spent = self.spent.setdefault(key, [])
-        if took >= SINGLE_S:
+        if took >= READ_AGAIN_S:
             spent.append(took)
-        note = _figures(news)
         left = news.total - news.number
+        note = _figures(news)
         if spent and left:
             note += f" · {_duration(sum(spent) / len(spent) * left)} left"
         self.bar.update(self.tasks[key], completed=news.number, note=note)
@@ -195,6 +138,32 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print_costs(plan: HistoryPlan) -> None:
+    from pipelines.cli.output import say, table
+
+    table(
+        f"what it would take: {plan.facts['rows']} rows",
+        ["family", "key", "folds", "fit, first", "fit, last", "judged", "alike", "seconds"],
+        [list(asdict(cost).values()) for cost in plan.costs],
+    )
+    total = sum(cost.seconds for cost in plan.costs)
+    say(f"about {_duration(total)} on one core (an estimate); nothing was fitted (--dry-run)")
+
+
+def _print_scope(scope: str, figures: dict[str, dict[str, Any]]) -> None:
+    from pipelines.cli.output import table
+
+    rows = next(iter(figures.values()))["rows"]
+    table(
+        f"{scope}: the same {rows} rows for all",
+        ["forecaster", *(heading for heading, _, _ in COLUMNS)],
+        [
+            [name, *(_cell(own, figure, digits) for _, figure, digits in COLUMNS)]
+            for name, own in figures.items()
+        ],
+    )
 
 
 def _cell(figures: dict[str, Any], name: str, digits: int) -> str | None:

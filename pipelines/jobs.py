@@ -1,4 +1,4 @@
-"""Jobs: ingest, store_upkeep, retrain, evaluate, drift, outcomes, promote, rollback.
+"""Jobs: ingest, upkeep, retrain, evaluate (history or champions), drift, outcomes, aliases.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """
@@ -21,8 +21,8 @@ from dagster import (
 
 from assets import outcome_ops, release_ops, store_ops
 from assets import retrain_ops as ops
-from assets.config import Choices, IngestConfig, RetrainConfig, UnitsConfig
-from assets.keys import BARS, COMPANIONS, FEATURES
+from assets.config import Choices, HistoryConfig, IngestConfig, RetrainConfig, UnitsConfig
+from assets.keys import BARS, COMPANIONS, FEATURES, HISTORY_EVALUATION
 
 DATA_TEAM = "team:data"
 QUANT_TEAM = "team:quant"
@@ -91,7 +91,7 @@ def drift() -> None:
 
 
 @graph
-def evaluate() -> None:
+def evaluate_champions() -> None:
     """Evaluate the champions."""
     release_ops.evaluate_champions()
 
@@ -140,8 +140,19 @@ drift_job = _job(
     owner=QUANT_TEAM,
     config=_form("measure_drift", UnitsConfig()),
 )
-evaluate_job = _job(
-    evaluate,
+evaluate_job = define_asset_job(
+    "evaluate",
+    selection=AssetSelection.assets(HISTORY_EVALUATION),
+    executor_def=in_process_executor,
+    description="Every retraining of the past again, over the whole history: families, ensemble "
+    "and baselines judged on what followed each, after costs, with intervals and leak canaries; "
+    "one HTML report, attached to the MLflow run. Takes hours; finished folds are kept.",
+    config=_form("history_evaluation", HistoryConfig()),
+    tags={OWNER_TAG: QUANT_TEAM, KIND_TAG: "evaluate"},
+    run_tags={KIND_TAG: "evaluate"},
+)
+evaluate_champions_job = _job(
+    evaluate_champions,
     description="Metrics of each champion on bars newer than everything it was made from, as "
     "observations of the evaluation assets, beside the base rate on the same bars.",
     owner=QUANT_TEAM,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w:/])/(?:[^\s,;/]+/)*([^\s,;/]+)")
@@ -41,6 +42,11 @@ def fold_name(number: int, start_ms: int, end_ms: int) -> str:
 def evaluation_name(family: str, key: str, version: int, start_ms: int, end_ms: int) -> str:
     """Return the name of a later look at a registered version."""
     return f"evaluate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"
+
+
+def history_name(since: str, end_ms: int, families: Sequence[str]) -> str:
+    """Return the name of an evaluation over the history."""
+    return f"evaluate history · {since}…{day(end_ms)} · {', '.join(families)}"
 
 
 def relocatable(text: str) -> str:

@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tradewind._ensemble_settings import VoteSettings as VoteSettings
 from tradewind._evaluation_settings import EvaluationSettings as EvaluationSettings
 from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
@@ -243,18 +244,6 @@ class LinkSettings(Section):
     dagster_url: str | None = Field(None, description="e.g. http://127.0.0.1:3000; None: no links")
     mlflow_url: str | None = Field(
         None, description="e.g. http://127.0.0.1:5000; None: the tracking URI, if it is a server"
-    )
-
-
-class VoteSettings(Section):
-    """When the votes of an ensemble's members stand."""
-
-    strong_share: Fraction = Field(0.75, description="share of the votes that is strong consensus")
-    tie: Fraction = Field(0.05, description="BUY and SELL this near each other are a tie: HOLD")
-    members: tuple[str, ...] = Field(
-        ("xgboost", "lightgbm", "nhits", "patchtst", "transformer"),
-        min_length=1,
-        description="families whose champions vote; gru serves the grid alone",
     )
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipelines.cli.output import JsonOption, emit, friendly, table
+from pipelines.cli.output import JsonOption, emit, friendly, say
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.files import write_bytes
 from tradewind.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from tradewind.models.rolling.cost import WalkCost
+    from assets.steps.history import BarsFrom
 
 Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
 Families = typer.Option([], "--family", "-f", help="Only this family, in this order; repeatable.")
+Report = typer.Option(None, help="Write the HTML report there as well.")
 
 
 @friendly
@@ -35,6 +38,8 @@ def evaluate(
     shuffle_labels: bool = typer.Option(
         False, help="Leak canary: deal the labels out anew; every AUC must then be 0.5."
     ),
+    report: Path | None = Report,
+    track: bool = typer.Option(True, help="Record it in MLflow."),
     dry_run: bool = typer.Option(False, help="Say what it would cost, and stop."),
     as_json: bool = JsonOption,
 ) -> None:
@@ -43,20 +48,37 @@ def evaluate(
     Each retraining of the past is done again and judged on what followed it. Finished folds
     are kept: the same command continues.
     """
+    from assets.steps.history import HistoryChoices
     from pipelines.evaluation import run_evaluation
 
     chosen = _chosen(load_settings(), since, refit_days, refit_months, days_back, horizon)
-    outcome = run_evaluation(
-        chosen,
-        symbols=symbols,
-        families=families,
+    choices = HistoryChoices(
+        symbols=tuple(symbols),
+        families=tuple(families),
         per_symbol=per_symbol,
-        bars=bars,
+        bars=_bars(bars),
         shuffle_labels=shuffle_labels,
-        dry_run=dry_run,
-        quiet=as_json,
     )
+    outcome = run_evaluation(chosen, choices, dry_run=dry_run, track=track, quiet=as_json)
+    if report is not None and outcome.result is not None:
+        write_bytes(report, outcome.result.report.read_bytes())
     emit(outcome.to_dict(), as_json, outcome.print)
+    broken = outcome.result is not None and _leaks(outcome.result.canaries, shuffle_labels)
+    if broken:
+        say("error: a leak canary failed; see the report")
+        raise typer.Exit(1)
+
+
+def _leaks(canaries: Mapping[str, Any], shuffled: bool) -> bool:
+    return not canaries["slices"]["ok"] or (shuffled and not canaries["coin_flips"]["ok"])
+
+
+def _bars(text: str) -> BarsFrom:
+    if text not in ("auto", "store", "folder"):
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"--bars {text!r} is unknown", "Use auto, store or folder"
+        )
+    return text  # type: ignore[return-value]  # checked above
 
 
 def _chosen(
@@ -86,15 +108,3 @@ def _day(text: str) -> date:
         raise TradewindError(
             ErrorCode.BAD_INPUT, f"--since {text!r} is not a date", "Write it as 2025-01-31 (UTC)"
         ) from error
-
-
-def print_costs(costs: list[WalkCost]) -> None:
-    """Print what a walk would take."""
-    table(
-        "what it would take (seconds: an estimate for one core)",
-        ["family", "key", "folds", "fit rows, first", "last", "judged", "compared", "seconds"],
-        [list(asdict(cost).values()) for cost in costs],
-    )
-
-
-__all__ = ["evaluate", "print_costs"]

@@ -9,6 +9,7 @@ import pytest
 from assets.config import (
     Choices,
     Family,
+    HistoryConfig,
     IngestConfig,
     PromoteConfig,
     RetrainConfig,
@@ -19,7 +20,15 @@ from assets.config import (
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TrainingSettings, load_settings
 
-FORMS = [IngestConfig, TrainingConfig, RetrainConfig, UnitsConfig, PromoteConfig, RollbackConfig]
+FORMS = [
+    HistoryConfig,
+    IngestConfig,
+    TrainingConfig,
+    RetrainConfig,
+    UnitsConfig,
+    PromoteConfig,
+    RollbackConfig,
+]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -59,6 +68,10 @@ def test_the_families_to_choose_from_are_those_of_the_settings() -> None:
         (RetrainConfig, {"epochs": 501}, "1 to 500"),
         (RetrainConfig, {"seed": -1}, "seed = -1"),
         (RetrainConfig, {"families": ["oracle"]}, "oracle"),
+        (HistoryConfig, {"refit_days": 0}, "1 to 3650"),
+        (HistoryConfig, {"deep_refit_months": 13}, "1 to 12"),
+        (HistoryConfig, {"days_back_max": 29}, "30 to 3650"),
+        (HistoryConfig, {"horizon": 0}, "1 to 1000"),
         (PromoteConfig, {"name": "x", "version": 0, "why": "because"}, "version = 0"),
         (PromoteConfig, {"name": "x", "version": 1, "why": ""}, "at least 3 characters"),
         (PromoteConfig, {"name": "x", "version": 1, "why": "because", "to": "king"}, "king"),

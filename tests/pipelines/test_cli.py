@@ -23,6 +23,7 @@ COMMANDS = (
     "features",
     "train",
     "evaluate",
+    "evaluate-champions",
     "drift",
     "promote",
     "rollback",
@@ -186,7 +187,7 @@ def test_serving_down(call: Call) -> None:
 
 
 def test_no_champion(call: Call) -> None:
-    refused(call("evaluate", "-f", "lightgbm"), 1, "no_champion", "tradewind train")
+    refused(call("evaluate-champions", "-f", "lightgbm"), 1, "no_champion", "tradewind train")
     refused(call("drift", "-f", "lightgbm"), 1, "no_champion")
 
 

@@ -21,6 +21,7 @@ def _graph() -> Any:
 
 def test_asset_keys() -> None:
     data = {"bars", "funding", "open_interest", "long_short_ratio", "features"}
+    data.add("history_evaluation")
     expected = data | {f"{f}/{stage}" for f in FAMILIES for stage in STAGES}
     assert {key.to_user_string() for key in _graph().get_all_asset_keys()} == expected
 
@@ -32,6 +33,7 @@ def test_jobs_and_schedules() -> None:
         "store_upkeep",
         "retrain",
         "evaluate",
+        "evaluate_champions",
         "drift",
         "outcomes",
         "promote",
@@ -163,7 +165,7 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
         ),
         ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
         (
-            "evaluate",
+            "evaluate_champions",
             "evaluate_champions",
             {"symbols": [], "families": ["lightgbm", "transformer"]},
         ),
@@ -173,6 +175,21 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
             {"name": "tradewind.lightgbm.POOLED", "version": 1, "to": "champion", "why": ""},
         ),
         ("rollback", "roll_back", {"name": "tradewind.lightgbm.POOLED", "why": ""}),
+        (
+            "evaluate",
+            "history_evaluation",
+            {
+                "symbols": [],
+                "families": ["lightgbm", "transformer"],
+                "since": "2025-01-01",
+                "refit_days": 7,
+                "deep_refit_months": 3,
+                "days_back_max": None,
+                "horizon": 16,
+                "per_symbol": False,
+                "shuffle_labels": False,
+            },
+        ),
     ],
 )
 def test_forms_are_filled_in(job: str, op: str, shown: dict[str, Any]) -> None:

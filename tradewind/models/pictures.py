@@ -36,7 +36,7 @@ def save_pictures(report: EvaluationReport, folder: Path) -> list[Path]:
         painters["importance"] = _importance
     if report.out_of_sample is not None:
         painters["folds"] = _folds
-    return [_save(folder / f"{name}.png", paint, report) for name, paint in painters.items()]
+    return [save_picture(folder / f"{name}.png", paint, report) for name, paint in painters.items()]
 
 
 def save_loss_curve(series: Mapping[str, Sequence[tuple[int, float]]], folder: Path) -> Path | None:
@@ -60,12 +60,11 @@ def save_loss_curve(series: Mapping[str, Sequence[tuple[int, float]]], folder: P
         )
         axes.legend()
 
-    return _save(folder / "loss.png", paint, None)
+    return save_picture(folder / "loss.png", paint, None)
 
 
-def _save(
-    target: Path, paint: Callable[[Axes, Any], None], report: EvaluationReport | None
-) -> Path:
+def save_picture(target: Path, paint: Callable[[Axes, Any], None], report: object) -> Path:
+    """Write what ``paint`` draws of ``report`` to ``target`` as PNG, and return ``target``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -64,15 +64,40 @@ def deflated_sharpe(daily: FloatArray, trials: int, *, spread: float | None = No
     float
         0 for fewer than three days or returns that do not vary.
     """
-    from scipy.stats import kurtosis, norm, skew
+    from scipy.stats import kurtosis, skew
 
     days, deviation = len(daily), float(daily.std())
     if days < MIN_DAYS or deviation <= 0:
         return 0.0
     ratio = float(daily.mean()) / deviation
     luck = expected_maximum_sharpe(1 / np.sqrt(days - 1) if spread is None else spread, trials)
-    shape = 1 - skew(daily) * ratio + (kurtosis(daily, fisher=False) - 1) / 4 * ratio**2
-    return float(norm.cdf((ratio - luck) * np.sqrt((days - 1) / max(float(shape), 1e-9))))
+    return probabilistic_sharpe(
+        ratio,
+        luck,
+        days=days,
+        skewness=float(skew(daily)),
+        kurtosis=float(kurtosis(daily, fisher=False)),
+    )
+
+
+def probabilistic_sharpe(
+    ratio: float, benchmark: float, *, days: int, skewness: float, kurtosis: float
+) -> float:
+    """Return the probability that the true Sharpe ratio exceeds ``benchmark``.
+
+    Parameters
+    ----------
+    ratio, benchmark
+        Observed and compared ratio, both of one day.
+    days
+        Returns observed.
+    skewness, kurtosis
+        Of the returns; 0 and 3 where they are normal.
+    """
+    from scipy.stats import norm
+
+    shape = max(1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2, 1e-9)
+    return float(norm.cdf((ratio - benchmark) * np.sqrt((days - 1) / shape)))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tradewind.models import metrics as m
 from tradewind.models.base import EpochHook, FloatArray, IntArray, Samples
 from tradewind.models.bundle import row_seeds
 from tradewind.models.calibration import fit_calibrator
+from tradewind.models.code import family_code
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.families import family_settings, forecaster_class
 from tradewind.models.skill import slice_skill
@@ -298,6 +299,7 @@ def _result(
             **m.classification_metrics(part.p_up, part.y, bins=bins),
             "log_loss_base_rate": m.log_loss(part.base_rate, part.y),
             "brier_base_rate": m.brier(part.base_rate, part.y),
+            "skill": float(part.skill[0]),
             "seconds": facts["seconds"],
         },
         started_ms=facts["started_ms"],
@@ -335,6 +337,7 @@ def _name(
     """
     described = {
         "revision": REVISION,
+        "code": family_code(family),
         "features": training_set.feature_version,
         "family": family,
         "key": key,

@@ -13,11 +13,12 @@ import numpy as np
 from tradewind.contracts import POOLED
 from tradewind.models import metrics as m
 from tradewind.models.backtest import MIN_TRADES, Backtest
+from tradewind.models.base import IntArray
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.rolling.figures import figures, time_bootstrap, trade
+from tradewind.models.rolling.figures import BPS, figures, time_bootstrap, trade
 from tradewind.models.rolling.folds import bar_on_stride
 from tradewind.models.rolling.judged import Judged, same_rows
-from tradewind.models.rolling.pooling import ensemble_rows
+from tradewind.models.rolling.pooling import ENSEMBLE, ensemble_rows
 from tradewind.models.rolling.walk import NewsHook, Walk, walk_baselines, walk_family
 from tradewind.models.selection_bias import deflated_sharpe, overfitting, sharpe_ratios
 from tradewind.settings import Settings
@@ -46,6 +47,8 @@ class Evaluation:
         the base rate.
     luck
         The trials, the probability of backtest overfitting, the best strategy in hindsight.
+    vote
+        What the members' vote said, empty with fewer than two voting members.
     seconds
         Wall time of the judging alone; that of a fold stands with the fold.
     """
@@ -56,6 +59,7 @@ class Evaluation:
     figures: dict[str, dict[str, dict[str, Any]]]
     against: dict[str, Any]
     luck: dict[str, Any]
+    vote: dict[str, Any]
     seconds: float
 
 
@@ -100,11 +104,13 @@ def evaluate_history(
     started = time.monotonic()
     same = dict(members)
     voting = [members[name] for name in members if name in settings.serving.vote.members]
+    vote: dict[str, Any] = {}
     if len(voting) > 1:
-        ensemble, _ = ensemble_rows(
+        ensemble, side = ensemble_rows(
             voting, threshold=settings.serving.base_threshold, rules=settings.serving.vote
         )
         same[ensemble.name] = ensemble
+        vote = _vote_figures(settings, ensemble, side)
     same |= baselines
     trades = {name: trade(settings, rows) for name, rows in same.items()}
     luck = luck_of(settings, {n: r for n, r in same.items() if r.kind != "baseline"})
@@ -123,8 +129,9 @@ def evaluate_history(
         same=same,
         trades=trades,
         figures=found,
-        against=_against(settings, same, members),
+        against=_against(settings, same, [member.name for member in voting]),
         luck=luck,
+        vote=vote,
         seconds=time.monotonic() - started,
     )
 
@@ -173,6 +180,26 @@ def _deflated(trading: Backtest, luck: Mapping[str, Any]) -> float:
     return deflated_sharpe(trading.daily, max(1, luck["trials"]), spread=luck["sharpe_spread"])
 
 
+def _vote_figures(settings: Settings, rows: Judged, side: IntArray) -> dict[str, Any]:
+    """Return how the members voted, and how often a vote for a side was right."""
+    voted = side != 0
+    found: dict[str, Any] = {
+        "buy_share": float((side > 0).mean()),
+        "sell_share": float((side < 0).mean()),
+        "hold_share": float((~voted).mean()),
+        "no_skill_share": float((rows.skill <= 0).mean()),
+        "right": None,
+        "gross_bps": None,
+    }
+    if voted.any():
+        own, way = rows.subset(voted), side[voted]
+        drawn = time_bootstrap(settings, own)
+        right = ((way > 0) == (own.y == 1)).astype(np.float64)
+        found |= drawn.mean(right).named("right")
+        found |= drawn.mean(way * np.expm1(own.fwd_ret) * BPS).named("gross_bps")
+    return found
+
+
 def _by_symbol(settings: Settings, rows: Judged, trading: Backtest) -> dict[str, dict[str, Any]]:
     found = {"pooled": figures(settings, rows, trading)}
     for code, symbol in enumerate(rows.symbols):
@@ -183,7 +210,7 @@ def _by_symbol(settings: Settings, rows: Judged, trading: Backtest) -> dict[str,
 
 
 def _against(
-    settings: Settings, same: Mapping[str, Judged], members: Mapping[str, Judged]
+    settings: Settings, same: Mapping[str, Judged], voting: Sequence[str]
 ) -> dict[str, Any]:
     """Return paired differences in log-loss, row by row; negative: the first is better."""
     loss = {name: m.row_log_loss(rows.p_up, rows.y) for name, rows in same.items()}
@@ -193,9 +220,9 @@ def _against(
         for name in same
         if name != "base_rate"
     }
-    if "ensemble" in same:
-        best = min(members, key=lambda name: float(loss[name].mean()))
-        gap = drawn.paired(loss["ensemble"], loss[best])
+    if ENSEMBLE in same:
+        best = min(voting, key=lambda name: float(loss[name].mean()))
+        gap = drawn.paired(loss[ENSEMBLE], loss[best])
         found["ensemble_minus_best_member"] = {
             "best_member": best,
             **gap.named("value"),

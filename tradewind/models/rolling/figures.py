@@ -17,6 +17,14 @@ from tradewind.settings import Settings
 CONFIDENT = 0.05
 """Share of rows, those furthest from one half, that are looked at on their own."""
 BPS = 1e4
+STATED = (
+    "risk_coverage_area",
+    "mean_absolute_error",
+    "abstain_share",
+    "error_by_uncertainty_decile",
+    "error_rank_correlation",
+)
+"""Figures of a stated uncertainty; None of a forecaster that states none."""
 
 
 def time_bootstrap(settings: Settings, rows: Judged) -> TimeBootstrap:
@@ -80,7 +88,7 @@ def _quality(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str
 
 def _uncertainty(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str, Any]:
     if not np.isfinite(rows.uncertainty).all():
-        return {"risk_coverage_area": None, "mean_absolute_error": None, "abstain_share": None}
+        return dict.fromkeys(STATED)
     error = np.abs(rows.fwd_ret - rows.mu)
     area = drawn.risk_coverage_area(rows.uncertainty, error)
     limit = settings.serving.epistemic_p_limit
@@ -89,6 +97,7 @@ def _uncertainty(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict
         **drawn.mean(error).named("mean_absolute_error"),
         "abstain_share": float((rows.epistemic_p > limit).mean()),
         "error_by_uncertainty_decile": m.error_by_decile(rows.uncertainty, error),
+        **drawn.rank_correlation(rows.uncertainty, error).named("error_rank_correlation"),
     }
 
 

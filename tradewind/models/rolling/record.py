@@ -17,6 +17,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             "figures": evaluation.figures,
             "against": evaluation.against,
             "luck": evaluation.luck,
+            "vote": evaluation.vote,
             "folds": {
                 family: {
                     key: [asdict(result) for result in results]

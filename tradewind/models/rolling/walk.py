@@ -7,13 +7,15 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tradewind.contracts import POOLED
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_bytes
 from tradewind.models.base import FloatArray, IntArray, Samples
 from tradewind.models.baselines import BASELINES, baseline_predictions
@@ -66,8 +68,21 @@ def walk_family(
     Raises
     ------
     TradewindError
-        ``not_enough_bars``, ``unknown_symbol``, ``bad_setting`` (an unknown family).
+        ``not_enough_bars``, ``unknown_symbol``, ``bad_setting`` (an unknown family),
+        ``already_running`` when another process walks this family there.
     """
+    with _alone(workdir / family, family):
+        return _walk(settings, training_set, family, keys, workdir / family, on_fold)
+
+
+def _walk(
+    settings: Settings,
+    training_set: TrainingSet,
+    family: str,
+    keys: Sequence[str],
+    workdir: Path,
+    on_fold: NewsHook | None,
+) -> Walk:
     sized = fold_settings(settings)
     parts, results = [], {}
     for key in keys:
@@ -87,7 +102,7 @@ def walk_family(
                 family,
                 key,
                 folds,
-                workdir=workdir / family / key,
+                workdir=workdir / key,
                 on_result=heard,
             )
         )
@@ -134,6 +149,23 @@ def walk_baselines(
             seconds = time.monotonic() - started
             on_fold(FoldNews("baselines", POOLED, number, len(folds), None, seconds))
     return {name: baseline_rows(name, like, p) for name, p in found.items()}
+
+
+@contextmanager
+def _alone(folder: Path, family: str) -> Iterator[None]:
+    """Hold a family's folder: two walks of it would write the same checkpoints."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".walk.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise TradewindError(
+            ErrorCode.ALREADY_RUNNING,
+            f"another evaluation walks {family} in {folder}",
+            "Wait for it, or give this one another TRADEWIND_HOME",
+        ) from error
 
 
 def planned(settings: Settings, training_set: TrainingSet, family: str, key: str) -> list[Fold]:
