@@ -28,6 +28,7 @@ from tradewind.contracts import Prediction, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.ledger.records import PredictionRecord, Role
+from tradewind.models.ensemble import voting_families
 from tradewind.settings import ServingSettings, Settings
 
 Answer = Prediction | Problem
@@ -148,7 +149,7 @@ class Predictor:
     ) -> tuple[dict[str, LoadedModel], tuple[str, ...]]:
         members: dict[str, LoadedModel] = {}
         missing: list[str] = []
-        for family in self._settings.training.families:
+        for family in voting_families(self._settings):
             model = snapshot.resolve(family, symbol)
             if model is None or snapshot.is_disabled(model, symbol):
                 missing.append(family)

@@ -170,7 +170,7 @@ def evaluate_plan(
         canaries = {
             "lookahead": seen,
             "slices": slices_apart(settings, found.walks),
-            "coin_flips": coin_flips(found.figures["same"]),
+            "coin_flips": coin_flips(found.figures["same"], settings.gates.confidence_level),
         }
         said = findings(settings, found)
         pictures = save_evaluation_pictures(settings, found, plan.folder / PICTURES_FOLDER)

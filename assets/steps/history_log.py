@@ -12,6 +12,7 @@ from registry.folds import FoldLog
 from registry.links import run_url
 from registry.names import history_name, unit_name
 from registry.tracking import RunHandle, Tracking
+from tradewind.contracts import POOLED
 
 if TYPE_CHECKING:
     from assets.steps.history import HistoryPlan
@@ -93,8 +94,12 @@ class HistoryLog:
         self._stack.close()
         for name, scopes in evaluation.figures["same"].items():
             keys = [key for key in self._parts if key[0] == name]
-            for family, key in keys or [(name, "POOLED")]:
-                self._record_part(family, key, _metrics(scopes, None if key == "POOLED" else key))
+            for family, key in keys or [(name, POOLED)]:
+                metrics = _metrics(scopes, None if key == POOLED else key)
+                gap = evaluation.against.get(f"{name}_minus_base_rate")
+                if gap and key == POOLED:
+                    metrics |= _gap("log_loss_minus_base_rate", gap)
+                self._record_part(family, key, metrics)
         run = RunHandle(self.tracking, self.run_id)
         log_changed(run, _comparison(evaluation))
         run.log_artifact(folder, ARTIFACTS)
@@ -152,9 +157,12 @@ def _comparison(evaluation: Evaluation) -> dict[str, float]:
     found = {"trials": float(luck["trials"]), "judging_seconds": evaluation.seconds}
     if luck["overfitting"]:
         found["overfitting_probability"] = luck["overfitting"]["probability"]
-    for name, gap in evaluation.against.items():
-        found |= {f"log_loss_{name}{end}": gap[f"value{end}"] for end in ("", "_low", "_high")}
-    return found
+    gap = evaluation.against.get("ensemble_minus_best_member")
+    return found | (_gap("log_loss_ensemble_minus_best_member", gap) if gap else {})
+
+
+def _gap(name: str, gap: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{name}{end}": float(gap[f"value{end}"]) for end in ("", "_low", "_high")}
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,9 @@ from tradewind.models.ensemble import (
     ensemble_version,
     member_action,
     vote_confidence,
+    voting_families,
 )
+from tradewind.settings import Settings
 
 BUY, SELL, HOLD = Action.BUY, Action.SELL, Action.HOLD
 MEMBER = Member("lightgbm", "v/1", 0.6, 0.001, 0.001, 0.004, 0.01, 0.2, 0.8, 0.01)
@@ -51,6 +54,14 @@ def test_a_plurality_is_medium() -> None:
 )
 def test_a_tie_or_no_repeated_action_is_hold(votes: list[tuple[Action, float]]) -> None:
     assert combine(_votes(*votes)).action is HOLD
+
+
+@given(st.tuples(*[st.floats(0.01, 1)] * 3), st.tuples(*[st.floats(0.01, 5)] * 3))
+def test_three_members_that_all_differ_hold(
+    sure: tuple[float, float, float], weight: tuple[float, float, float]
+) -> None:
+    votes = [Ballot(*parts) for parts in zip((BUY, SELL, HOLD), sure, weight, strict=True)]
+    assert combine(votes).action is HOLD
 
 
 def test_buy_tied_with_hold_is_medium() -> None:
@@ -107,6 +118,24 @@ def test_without_any_skill_the_ensemble_abstains() -> None:
     found = combine_members(members, threshold=0.55)
     assert found.p_up == pytest.approx(0.65)
     assert (found.action, found.consensus) == (HOLD, "none")
+
+
+@pytest.mark.parametrize("skill", [0.01, 0.0])
+def test_a_member_left_alone_is_said_to_be(skill: float) -> None:
+    found = combine_members([replace(MEMBER, skill=skill)], threshold=0.55, missing=["xgboost"])
+    assert found.consensus == "single"
+    assert found.action is (BUY if skill else HOLD)
+    assert found.missing == ("xgboost",)
+
+
+def test_only_voting_families_that_are_trained_are_asked(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    assert set(voting_families(settings)) == {"lightgbm", "transformer"}
+    assert "gru" not in settings.serving.vote.members
+    alone = make_settings(serving={"vote": {"members": ("transformer",)}})
+    assert voting_families(alone) == ("transformer",)
 
 
 def test_disagreement_is_epistemic() -> None:

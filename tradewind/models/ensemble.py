@@ -16,7 +16,7 @@ import numpy as np
 
 from tradewind.contracts import Action, Vote, confidence
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.settings import VoteSettings
+from tradewind.settings import Settings, VoteSettings
 
 Consensus = Literal["strong", "medium", "single", "none"]
 VOTE_RULES = VoteSettings()
@@ -80,6 +80,13 @@ class EnsembleForecast:
     version: str
 
 
+def voting_families(settings: Settings) -> tuple[str, ...]:
+    """Return the families whose champions vote: those that may, and are trained here."""
+    return tuple(
+        family for family in settings.serving.vote.members if family in settings.training.families
+    )
+
+
 def member_action(p_up: float, threshold: float) -> Action:
     """Return the vote of a calibrated probability: BUY from the threshold, SELL mirrored."""
     if p_up >= threshold:
@@ -126,7 +133,7 @@ def combine_members(
     """Pool the members' forecasts and hold the vote.
 
     Members without skill are shown with weight 0. If none has skill, p_up is the plain
-    mean and the vote is HOLD.
+    mean and the vote is HOLD. With one member left, the consensus is ``single``.
 
     Raises
     ------
@@ -165,7 +172,7 @@ def combine_members(
         conviction=float(share @ np.array([m.conviction for m in members])),
         action=vote.action,
         action_confidence=vote.confidence,
-        consensus=vote.consensus,
+        consensus=vote.consensus if len(members) > 1 else "single",
         votes=tuple(
             Vote(
                 family=member.family,

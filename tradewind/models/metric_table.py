@@ -61,8 +61,16 @@ def _minus(rival: str) -> MetricName:
     )
 
 
-def _trading(name: str, meaning: str, unit: str, better: Better) -> MetricName:
-    return MetricName(name, meaning, unit, better, folds=True)
+def _trading(
+    name: str, meaning: str, unit: str, better: Better, *, spread: bool = False
+) -> MetricName:
+    return MetricName(name, meaning, unit, better, spread=spread, folds=True, symbols=True)
+
+
+def _stated(
+    name: str, meaning: str, unit: str, better: Better, *, spread: bool = True
+) -> MetricName:
+    return MetricName(name, meaning, unit, better, spread=spread, symbols=True)
 
 
 METRICS: tuple[MetricName, ...] = (
@@ -89,28 +97,74 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("rows", "rows judged", "rows", "neither", folds=True, symbols=True),
     MetricName("test_start_ms", "open of the first bar of the test slice", "epoch ms", "neither"),
     MetricName("test_end_ms", "open of the last bar of the test slice", "epoch ms", "neither"),
-    MetricName(
-        "abstain_share", "rows whose epistemic_p is above the serving limit", "share", "neither"
+    _stated(
+        "ece_perfect_overlapping",
+        "ECE of a perfectly calibrated model whose labels overlap (history evaluation)",
+        "probability",
+        "neither",
+        spread=False,
+    ),
+    _stated(
+        "abstain_share",
+        "rows whose epistemic_p is above the serving limit",
+        "share",
+        "neither",
+        spread=False,
     ),
     MetricName("epistemic_p_mean", "mean spread of p_up over passes", "probability", "neither"),
-    MetricName(
-        "risk_coverage_area", "mean |error of mu| over all coverages", "log return", "lower"
+    _stated("risk_coverage_area", "mean |error of mu| over all coverages", "log return", "lower"),
+    _stated("mean_absolute_error", "mean |error of mu| of all rows", "log return", "lower"),
+    _stated(
+        "error_rank_correlation",
+        "rank correlation of stated uncertainty and |error of mu|",
+        "correlation",
+        "higher",
     ),
-    MetricName("mean_absolute_error", "mean |error of mu| of all rows", "log return", "lower"),
-    MetricName(
+    _stated(
         "confident_5pct_accuracy", "accuracy of the most confident 5 % of rows", "share", "higher"
     ),
+    _stated(
+        "confident_5pct_gross_bps",
+        "mean return of the most confident 5 % of rows, before costs",
+        "bps",
+        "higher",
+    ),
+    _stated(
+        "confident_5pct_least_distance",
+        "distance of p_up from one half that the most confident 5 % of rows have at least",
+        "probability",
+        "neither",
+        spread=False,
+    ),
     _trading("trades", "trades of the plain rule, one at a time a symbol", "trades", "neither"),
-    _trading("mean_net_bps", "mean return of a trade after costs", "bps", "higher"),
-    _trading("win_rate", "share of trades that earned after costs", "share", "higher"),
+    _trading("mean_net_bps", "mean return of a trade after costs", "bps", "higher", spread=True),
+    _trading("win_rate", "share of trades that earned after costs", "share", "higher", spread=True),
     _trading("profit_factor", "gains over losses (1000: no loss)", "ratio", "higher"),
-    _trading("net_return", "return of the span after costs, compounded", "share", "higher"),
-    _trading("sharpe", "annual Sharpe ratio of daily returns after costs", "ratio", "higher"),
+    _trading("net_return", "return of the span after costs, compounded", "share", "higher",
+             spread=True),
+    _trading("sharpe", "annual Sharpe ratio of daily returns after costs", "ratio", "higher",
+             spread=True),
     _trading(
         "deflated_sharpe", "probability that the true Sharpe ratio is no luck", "share", "higher"
     ),
-    _trading("max_drawdown", "deepest fall of equity below its peak", "share", "lower"),
+    _trading("max_drawdown", "deepest fall of equity below its peak", "share", "lower",
+             spread=True),
     _trading("turnover", "notional traded a day over capital", "ratio", "neither"),
+    MetricName(
+        "log_loss_ensemble_minus_best_member",
+        "log-loss of the ensemble minus that of its best voting member, row by row",
+        "nats",
+        "lower",
+        spread=True,
+    ),
+    MetricName("trials", "strategies of a history evaluation that traded", "trials", "neither"),
+    MetricName(
+        "overfitting_probability",
+        "probability that the best strategy of one half of the time is below the other's median",
+        "share",
+        "lower",
+    ),
+    MetricName("judging_seconds", "wall time of judging an evaluation's rows", "s", "lower"),
     MetricName("train_loss", "loss of an epoch on its training rows (step = epoch)", "nats + NLL",
                "lower"),
     MetricName("valid_loss", "loss on validation rows (step = epoch)", "nats + NLL", "lower"),

@@ -75,16 +75,20 @@ def load_history(
 
 
 def shuffled_labels(training_set: TrainingSet, seed: int) -> TrainingSet:
-    """Return the same rows with the labels of each symbol dealt out anew: nothing to learn."""
+    """Return the same rows with labels drawn from all of their symbol's: nothing to learn.
+
+    Drawn with replacement: a mere permutation would let the past's share of rises foretell
+    the future's, which has to make up for it.
+    """
     samples = training_set.samples
-    order = np.arange(len(samples))
+    drawn = np.arange(len(samples))
     rng = np.random.default_rng(seed)
     for code in range(len(samples.symbols)):
         own = np.flatnonzero(samples.symbol == code)
-        order[own] = rng.permutation(own)
+        drawn[own] = rng.choice(own, size=len(own))
     return replace(
         training_set,
-        samples=replace(samples, y_up=samples.y_up[order], fwd_ret=samples.fwd_ret[order]),
+        samples=replace(samples, y_up=samples.y_up[drawn], fwd_ret=samples.fwd_ret[drawn]),
     )
 
 

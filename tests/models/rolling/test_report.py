@@ -1,0 +1,135 @@
+"""The report: whole, self-contained, and honest about what was not earned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.rolling import planted_history, rolling_settings
+from tradewind.models.rolling.canaries import coin_flips, slices_apart
+from tradewind.models.rolling.evaluate import Evaluation, evaluate_history
+from tradewind.models.rolling.pictures import save_evaluation_pictures
+from tradewind.models.rolling.report import render
+from tradewind.models.rolling.verdict import findings
+from tradewind.settings import Settings
+
+SECTIONS = ("verdict", "comparison", "every-row", "paired", "pictures", "luck", "leaks", "folds")
+
+
+@pytest.fixture(scope="module")
+def cache() -> dict[str, Evaluation]:
+    return {}
+
+
+@pytest.fixture
+def found(
+    make_settings: Callable[..., Settings],
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: dict[str, Evaluation],
+) -> Evaluation:
+    if "found" not in cache:
+        cache["found"] = evaluate_history(
+            rolling_settings(make_settings),
+            planted_history(strength=0.2),
+            ["lightgbm", "transformer"],
+            workdir=tmp_path_factory.mktemp("report"),
+        )
+    return cache["found"]
+
+
+def _facts(settings: Settings, **more: Any) -> dict[str, Any]:
+    return {
+        "symbols": ["BTCUSDT", "ETHUSDT"],
+        "pooled": True,
+        "shuffled_labels": False,
+        "horizon": 4,
+        "end_ms": 1_739_000_000_000,
+        "evaluation": settings.evaluation.model_dump(mode="json"),
+        **more,
+    }
+
+
+def _page(settings: Settings, found: Evaluation, folder: Path, **more: Any) -> str:
+    canaries = {
+        "lookahead": {
+            "ok": False,
+            "symbols": {
+                "BTCUSDT": {"ok": False, "rows": 9, "cuts": 2, "offending": ["<leak>"]},
+            },
+        },
+        "slices": slices_apart(settings, found.walks),
+        "coin_flips": coin_flips(found.figures["same"], settings.gates.confidence_level),
+    }
+    pictures = save_evaluation_pictures(settings, found, folder)
+    facts = _facts(settings, **more)
+    return render(settings, found, findings(settings, found), canaries, facts, pictures)
+
+
+def test_it_is_one_file_with_everything_in_it(
+    found: Evaluation, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    page = _page(rolling_settings(make_settings), found, tmp_path)
+    for section in SECTIONS:
+        assert f'id="{section}"' in page
+    assert page.count("data:image/png;base64,") == 8
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "&lt;leak&gt;" in page  # what comes from data is never markup
+    assert "<leak>" not in page
+    figures = found.figures["same"]["ensemble"]["pooled"]
+    assert f"{figures['auc']:.4f}" in page
+    assert "FAILED" in page
+
+
+def test_a_shuffled_run_says_so_at_the_top(
+    found: Evaluation, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    page = _page(rolling_settings(make_settings), found, tmp_path, shuffled_labels=True)
+    assert "Leak canary" in page.split('id="verdict"')[0]
+
+
+def test_no_net_edge_is_said_plainly(
+    found: Evaluation, make_settings: Callable[..., Settings]
+) -> None:
+    settings = rolling_settings(make_settings)
+    poor = _with(found, sharpe=-1.0, sharpe_low=-2.0, sharpe_high=0.5, trades=50.0)
+    (edge,) = [part for part in findings(settings, poor) if part.title == "Net edge"]
+    assert edge.tone == "bad"
+    assert edge.text.startswith("None")
+    idle = _with(found, trades=0.0)
+    (edge,) = [part for part in findings(settings, idle) if part.title == "Net edge"]
+    assert "nothing was earned" in edge.text
+    lucky = _with(found, sharpe=2.0, sharpe_low=0.5, sharpe_high=3.0, trades=50.0)
+    lucky = _with(lucky, deflated_sharpe=0.6)
+    (edge,) = [part for part in findings(settings, lucky) if part.title == "Net edge"]
+    assert edge.tone == "bad"  # an interval above 0 that as many trials would show by luck
+    (edge,) = [
+        part
+        for part in findings(settings, _with(lucky, deflated_sharpe=0.99))
+        if part.title == "Net edge"
+    ]
+    assert edge.tone == "good"
+
+
+def test_the_surest_rows_are_held_against_costs(
+    found: Evaluation, make_settings: Callable[..., Settings]
+) -> None:
+    settings = rolling_settings(make_settings)
+    rich = _with(found, confident_5pct_gross_bps=80.0, confident_5pct_gross_bps_low=60.0)
+    (sure,) = [part for part in findings(settings, rich) if part.title.startswith("The surest")]
+    assert sure.tone == "good"
+    thin = _with(found, confident_5pct_gross_bps=8.0, confident_5pct_gross_bps_low=2.0)
+    (sure,) = [part for part in findings(settings, thin) if part.title.startswith("The surest")]
+    assert sure.tone == "bad"
+
+
+def _with(found: Evaluation, **figures: float) -> Evaluation:
+    same = {
+        name: {**parts, "pooled": {**parts["pooled"], **figures}}
+        for name, parts in found.figures["same"].items()
+    }
+    return replace(found, figures={**found.figures, "same": same})
