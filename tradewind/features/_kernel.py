@@ -147,7 +147,7 @@ def indicators(
             out[DI_DIFF, to] = di_diff if seen >= period else np.nan
             out[MACD_HIST, to] = line - signal if seen >= macd_slow + macd_signal - 2 else np.nan
     lines = ema_fast, ema_middle, ema_slow, line_fast, line_slow, signal
-    return lines + (gain, loss, atr, reach, plus, minus, adx)
+    return (*lines, gain, loss, atr, reach, plus, minus, adx)
 
 
 @compiled(void(_table, _table, int64, _out_table))
