@@ -29,7 +29,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TIMEFRAME_MS, Settings, load_settings
 
 if TYPE_CHECKING:
-    from tradewind.market.ingest import IngestReport, SymbolIngest
+    from tradewind.market.ingest import IngestReport, SeriesIngest, SymbolIngest
 
 GROUP = "market"
 LATE_BARS, TOO_LATE_BARS = 2, 4
@@ -93,6 +93,9 @@ def bars(
     except TradewindError as error:
         raise _later(context, settings, error.code, str(error)) or error from error
     done = next(item for item in report.symbols if item.symbol == symbol)
+    for other in report.symbols:
+        if other.error is not None and other is not done:
+            context.log.warning("reference symbol %s: %s", other.symbol, other.error)
     if done.error is not None:
         later = _later(context, settings, done.error_code, done.error)
         if later is not None:
@@ -186,11 +189,11 @@ def _series_results(
     context: AssetExecutionContext, report: "IngestReport", done: "SymbolIngest"
 ) -> Iterator[MaterializeResult[None]]:
     """Yield a result for each selected companion; one the source lacks says so."""
-    found = {series.kind: series for series in done.series}
+    found: dict[str, SeriesIngest] = {series.kind: series for series in done.series}
     for key in COMPANIONS:
         if key not in context.selected_asset_keys:
             continue
-        series = next((found[kind] for kind in found if kind == key.path[-1]), None)
+        series = found.get(key.path[-1])
         shown: dict[str, str | int | None] = {
             "available": EXCHANGE_HAS_NONE,
             "source": report.source_name,

@@ -114,6 +114,9 @@ class MarketSettings(Section):
         None, gt=0, description="pause per unit of a request's weight; unset: ccxt's own"
     )
     gap_requests: int = Field(50, ge=0, description="gaps asked for again per symbol and run")
+    confirmed_gap_requests: int = Field(
+        1, ge=0, description="of them such as an exchange has confirmed, in turn from run to run"
+    )
     lock_timeout_s: float = Field(30, gt=0, description="wait for another writer of a series")
     simulated_seed: int = Field(7, ge=0, description="seed of the simulated market")
 

@@ -267,9 +267,7 @@ class Work:
         written, quarantined = WriteReport(), 0
         holes = find_gaps(self.store.timestamps(symbol, market.timeframe), market.timeframe)
         confirmed = self._confirmed(symbol, holes)
-        known = pl.col("from_ts").is_in(list(confirmed))
-        order = pl.concat([holes.filter(~known).reverse(), holes.filter(known).reverse()])
-        for hole in order.head(market.gap_requests).iter_rows(named=True):
+        for hole in self._asked_again(holes, confirmed).iter_rows(named=True):
             answered, report, new_bad = await self._store_range(
                 symbol, hole["from_ts"], hole["to_ts"] + market.timeframe_ms
             )
@@ -283,6 +281,22 @@ class Work:
             remaining = find_gaps(self.store.timestamps(symbol, market.timeframe), market.timeframe)
         self.store.replace_gaps(symbol, market.timeframe, _with_confirmed(remaining, confirmed))
         return remaining.height, written, quarantined
+
+    def _asked_again(self, holes: pl.DataFrame, confirmed: Collection[int]) -> pl.DataFrame:
+        """Return the holes to ask for in this run, the newest first.
+
+        An exchange's outages stay for ever: asking for all of them at every bar would cost
+        more requests than the bars. They take turns; a folder is asked for all of them.
+        """
+        market = self.settings.market
+        known = pl.col("from_ts").is_in(list(confirmed))
+        sure = holes.filter(known).reverse()
+        if self.source.kind != "folder" and sure.height:
+            count = min(market.confirmed_gap_requests, sure.height)
+            first = self.now_ms // market.timeframe_ms * count
+            turn = [(first + place) % sure.height for place in range(count)]
+            sure = sure.filter(pl.int_range(pl.len()).is_in(turn))
+        return pl.concat([holes.filter(~known).reverse(), sure]).head(market.gap_requests)
 
     def _confirmed(self, symbol: str, holes: pl.DataFrame) -> set[int]:
         """Return the starts of holes that the source has confirmed before, as they are now."""
