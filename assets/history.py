@@ -91,7 +91,7 @@ def history_evaluation(
         }
         context.log_event(AssetObservation(HISTORY_EVALUATION, metadata=metadata.figures(shown)))
 
-    result = evaluate_plan(plan, on_fold=heard, dagster_run_id=context.run_id)
+    result = evaluate_plan(plan, on_fold=heard, dagster_run_id=context.run.run_id)
     broken = _broken(result)
     if broken:
         raise TradewindError(

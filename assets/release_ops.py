@@ -25,7 +25,7 @@ from tradewind.errors import TradewindError
 
 
 @op(description="Metrics of each champion on bars newer than its data window.")
-def evaluate_champions(
+def measure_champions(
     context: OpExecutionContext, platform: Platform, config: UnitsConfig
 ) -> dict[str, Any]:
     """Evaluate every chosen champion and observe the figures on the graph."""

@@ -100,7 +100,7 @@ def drift() -> None:
 @graph
 def evaluate_champions() -> None:
     """Evaluate the champions."""
-    release_ops.evaluate_champions()
+    release_ops.measure_champions()
 
 
 @graph
@@ -169,7 +169,7 @@ evaluate_champions_job = _job(
     description="Metrics of each champion on bars newer than everything it was made from, as "
     "observations of the evaluation assets, beside the base rate on the same bars.",
     owner=QUANT_TEAM,
-    config=_form("evaluate_champions", UnitsConfig()),
+    config=_form("measure_champions", UnitsConfig()),
 )
 search_job = _job(
     search,

@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.servers import free_port
+from tests.support.history import history_home
 from tests.support.synthetic import START_MS, random_walk_bars
 from tradewind.market.active import store_for
-from tradewind.settings import load_settings
+from tradewind.settings import Settings, load_settings
 
 Call = Callable[..., Result]
 COMMANDS = (
@@ -198,6 +199,33 @@ def test_serving_down(call: Call) -> None:
 def test_no_champion(call: Call) -> None:
     refused(call("evaluate-champions", "-f", "lightgbm"), 1, "no_champion", "tradewind train")
     refused(call("drift", "-f", "lightgbm"), 1, "no_champion")
+
+
+def test_an_evaluation_says_what_it_lacks(call: Call) -> None:
+    refused(call("evaluate", "--dry-run"), 1, "no_bars", "tradewind ingest")
+    refused(call("evaluate", "--since", "spring"), 2, "bad_input", "spring")
+    refused(call("evaluate", "--bars", "cloud"), 2, "bad_input", "cloud")
+    refused(call("evaluate", "-f", "oracle"), 2, "bad_setting", "oracle")
+    refused(call("evaluate", "--bars", "folder"), 2, "bad_setting", "TRADEWIND_DATA")
+
+
+def test_an_evaluation_tells_its_cost_and_its_result(
+    call: Call, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = history_home(make_settings)
+    dumped = settings.model_dump(mode="json")
+    sections = ("market", "features", "training", "boosted", "evaluation")
+    given = {f"TRADEWIND_{name.upper()}": json.dumps(dumped[name]) for name in sections}
+    told = call("evaluate", "--dry-run", "--json", **given)
+    assert told.exit_code == 0, told.output
+    (cost,) = json.loads(told.stdout)["costs"]
+    assert (cost["family"], cost["folds"]) == ("lightgbm", 2)
+    page = tmp_path / "out" / "report.html"
+    done = call("evaluate", "--no-track", "--report", str(page), **given)
+    assert done.exit_code == 0, done.output
+    assert "Net edge:" in done.output
+    assert "2/2" in done.output
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_wrong_alias(call: Call) -> None:

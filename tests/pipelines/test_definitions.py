@@ -101,8 +101,9 @@ def test_every_asset_says_what_it_is(asset: AssetsDefinition) -> None:
         assert spec.owners
         assert spec.kinds
         assert spec.code_version
-        assert spec.group_name in ("market", *FAMILIES)
-        assert spec.partitions_def is not None
+        assert spec.group_name in ("market", "evaluation", *FAMILIES)
+        everything_at_once = spec.key.to_user_string() == "history_evaluation"
+        assert (spec.partitions_def is None) is everything_at_once
 
 
 def test_partitions() -> None:
@@ -178,7 +179,7 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
         ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
         (
             "evaluate_champions",
-            "evaluate_champions",
+            "measure_champions",
             {"symbols": [], "families": ["lightgbm", "transformer"]},
         ),
         (

@@ -104,7 +104,7 @@ def _failure(done: ExecuteInProcessResult) -> str:
 
 
 def test_evaluate_observes_each_champion(settings: Settings, instance: DagsterInstance) -> None:
-    done = _run(instance, "evaluate_champions", "evaluate_champions")
+    done = _run(instance, "evaluate_champions", "measure_champions")
     assert done.success
     (event,) = [
         event for event in done.all_events if event.event_type is DagsterEventType.ASSET_OBSERVATION
@@ -131,13 +131,13 @@ def test_drift_checks_each_champion(settings: Settings, instance: DagsterInstanc
 
 
 def test_a_unit_without_a_champion_is_named(settings: Settings, instance: DagsterInstance) -> None:
-    done = _run(instance, "evaluate_champions", "evaluate_champions")
+    done = _run(instance, "evaluate_champions", "measure_champions")
     said = [entry.user_message for entry in instance.all_logs(done.run_id)]
     assert any("tradewind.transformer.POOLED has no champion" in line for line in said)
 
 
 @pytest.mark.parametrize(
-    ("job", "op"), [("evaluate_champions", "evaluate_champions"), ("drift", "measure_drift")]
+    ("job", "op"), [("evaluate_champions", "measure_champions"), ("drift", "measure_drift")]
 )
 def test_no_champion_at_all_fails(
     settings: Settings, instance: DagsterInstance, job: str, op: str

@@ -22,7 +22,7 @@ SECTIONS = ("verdict", "comparison", "every-row", "paired", "pictures", "luck", 
 
 
 @pytest.fixture(scope="module")
-def cache() -> dict[str, Evaluation]:
+def cache() -> dict[str, Any]:
     return {}
 
 
@@ -30,7 +30,7 @@ def cache() -> dict[str, Evaluation]:
 def found(
     make_settings: Callable[..., Settings],
     tmp_path_factory: pytest.TempPathFactory,
-    cache: dict[str, Evaluation],
+    cache: dict[str, Any],
 ) -> Evaluation:
     if "found" not in cache:
         cache["found"] = evaluate_history(
@@ -39,7 +39,23 @@ def found(
             ["lightgbm", "transformer"],
             workdir=tmp_path_factory.mktemp("report"),
         )
-    return cache["found"]
+    evaluation: Evaluation = cache["found"]
+    return evaluation
+
+
+@pytest.fixture
+def pictures(
+    found: Evaluation,
+    make_settings: Callable[..., Settings],
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: dict[str, Any],
+) -> dict[str, Path]:
+    if "pictures" not in cache:
+        cache["pictures"] = save_evaluation_pictures(
+            rolling_settings(make_settings), found, tmp_path_factory.mktemp("pictures")
+        )
+    drawn: dict[str, Path] = cache["pictures"]
+    return drawn
 
 
 def _facts(settings: Settings, **more: Any) -> dict[str, Any]:
@@ -54,7 +70,7 @@ def _facts(settings: Settings, **more: Any) -> dict[str, Any]:
     }
 
 
-def _page(settings: Settings, found: Evaluation, folder: Path, **more: Any) -> str:
+def _page(settings: Settings, found: Evaluation, pictures: dict[str, Path], **more: Any) -> str:
     canaries = {
         "lookahead": {
             "ok": False,
@@ -65,15 +81,14 @@ def _page(settings: Settings, found: Evaluation, folder: Path, **more: Any) -> s
         "slices": slices_apart(settings, found.walks),
         "coin_flips": coin_flips(found.figures["same"], settings.gates.confidence_level),
     }
-    pictures = save_evaluation_pictures(settings, found, folder)
     facts = _facts(settings, **more)
     return render(settings, found, findings(settings, found), canaries, facts, pictures)
 
 
 def test_it_is_one_file_with_everything_in_it(
-    found: Evaluation, make_settings: Callable[..., Settings], tmp_path: Path
+    found: Evaluation, make_settings: Callable[..., Settings], pictures: dict[str, Path]
 ) -> None:
-    page = _page(rolling_settings(make_settings), found, tmp_path)
+    page = _page(rolling_settings(make_settings), found, pictures)
     for section in SECTIONS:
         assert f'id="{section}"' in page
     assert page.count("data:image/png;base64,") == 8
@@ -86,9 +101,9 @@ def test_it_is_one_file_with_everything_in_it(
 
 
 def test_a_shuffled_run_says_so_at_the_top(
-    found: Evaluation, make_settings: Callable[..., Settings], tmp_path: Path
+    found: Evaluation, make_settings: Callable[..., Settings], pictures: dict[str, Path]
 ) -> None:
-    page = _page(rolling_settings(make_settings), found, tmp_path, shuffled_labels=True)
+    page = _page(rolling_settings(make_settings), found, pictures, shuffled_labels=True)
     assert "Leak canary" in page.split('id="verdict"')[0]
 
 

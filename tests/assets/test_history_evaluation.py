@@ -1,0 +1,145 @@
+"""An evaluation over the history, recorded: killed, continued, and read by a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterEventType, DagsterInstance
+
+from assets.steps.history import HistoryChoices, HistoryPlan, evaluate_plan, plan_history
+from registry.tracking import PARENT_TAG, Tracking
+from tests.support.history import CLOCK, SYMBOLS, history_home
+from tradewind.errors import TradewindError
+from tradewind.features import lookahead as features_lookahead
+from tradewind.models.baselines import BASELINES
+from tradewind.models.metric_table import known
+from tradewind.models.rolling.walk import FoldNews
+from tradewind.settings import Settings
+
+CHOICES = HistoryChoices(families=("lightgbm",))
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the code may catch it."""
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return history_home(make_settings, links={"mlflow_url": "http://127.0.0.1:5000"}, clock="wall")
+
+
+def _plan(settings: Settings, choices: HistoryChoices = CHOICES) -> HistoryPlan:
+    return plan_history(settings, CLOCK, choices)
+
+
+def test_without_tracking_the_files_are_there(settings: Settings) -> None:
+    plan = _plan(settings)
+    assert [cost.folds for cost in plan.costs] == [2]
+    done = evaluate_plan(plan, track=False)
+    assert done.run_id is None
+    values = json.loads((plan.folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert values["facts"]["symbols"] == list(SYMBOLS)
+    assert values["figures"]["same"]["lightgbm"]["pooled"]["auc"] == pytest.approx(
+        done.evaluation.figures["same"]["lightgbm"]["pooled"]["auc"]
+    )
+    assert "Net edge" in done.report.read_text(encoding="utf-8")
+    assert not (settings.home / "mlflow").exists()
+
+
+def test_other_choices_are_another_evaluation(settings: Settings) -> None:
+    shuffled = HistoryChoices(families=("lightgbm",), shuffle_labels=True)
+    assert _plan(settings).token == _plan(settings).token
+    assert _plan(settings).token != _plan(settings, shuffled).token
+
+
+def test_wrong_choices_are_refused(settings: Settings) -> None:
+    with pytest.raises(TradewindError, match="bad_setting"):
+        _plan(settings, HistoryChoices(families=("oracle",)))
+    with pytest.raises(TradewindError, match="no_bars"):
+        _plan(settings, HistoryChoices(symbols=("DOGEUSDT",)))
+
+
+def test_features_that_look_ahead_are_not_evaluated(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = features_lookahead.compute_features
+
+    def leaking(*given: Any, **named: Any) -> Any:
+        frame = compute(*given, **named)
+        return frame.with_columns(frame["close"].shift(-1).fill_null(0.0).alias("range"))
+
+    monkeypatch.setattr(features_lookahead, "compute_features", leaking)
+    with pytest.raises(TradewindError, match=r"look ahead.*range"):
+        evaluate_plan(_plan(settings), track=False)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_continues_into_one_tree(settings: Settings) -> None:
+    plan = _plan(settings)
+
+    def killed(news: FoldNews) -> None:
+        if news.number == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate_plan(plan, on_fold=killed, dagster_run_id="dag-1")
+    tracking = Tracking(settings)
+    (half,) = tracking.search("tags.kind = 'history_evaluation'")
+    assert half.info.status == "FAILED"
+
+    done = evaluate_plan(plan, dagster_run_id="dag-2")
+    again = evaluate_plan(plan)
+    assert done.run_id == again.run_id == half.info.run_id
+    run = tracking.client.get_run(done.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dagster_run_ids"] == "dag-1 dag-2"
+    assert run.data.params["evaluation.since"] == "2025-01-20"
+    parts = tracking.search(f"tags.`{PARENT_TAG}` = '{done.run_id}'")
+    assert {part.data.tags["family"] for part in parts} == {"lightgbm", *BASELINES}
+    assert len(parts) == 4
+    (trees,) = [part for part in parts if part.data.tags["family"] == "lightgbm"]
+    assert {"auc", "auc_low", "sharpe", "ETHUSDT/ece"} <= set(trees.data.metrics)
+    folds = tracking.search(f"tags.`{PARENT_TAG}` = '{trees.info.run_id}'")
+    assert sorted(fold.data.tags["fold"] for fold in folds) == ["1", "2"]
+    everything = tracking.search("attributes.status != 'NONE'")
+    assert {item.info.status for item in everything} == {"FINISHED"}
+    logged = {name for item in everything for name in item.data.metrics}
+    assert [name for name in logged if not known(name)] == []
+    files = {file.path for file in tracking.client.list_artifacts(done.run_id, "evaluation")}
+    assert {"evaluation/report.html", "evaluation/evaluation.json"} <= files
+    assert done.run_url is not None
+
+
+@pytest.mark.slow
+def test_the_dagster_job_shows_verdict_table_and_folds(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in settings.model_dump(mode="json").items():
+        if name in ("market", "features", "training", "boosted", "evaluation"):
+            monkeypatch.setenv(f"TRADEWIND_{name.upper()}", json.dumps(value))
+    monkeypatch.setenv("TRADEWIND_HOME", str(settings.home))
+    from pipelines.launch import resolve_job
+
+    form = {"since": "2025-01-20", "refit_days": 4, "horizon": 4, "families": ["lightgbm"]}
+    with DagsterInstance.ephemeral() as instance:
+        done = resolve_job("evaluate").execute_in_process(
+            run_config={"ops": {"history_evaluation": {"config": form}}},
+            instance=instance,
+            raise_on_error=False,
+        )
+    assert done.success
+    (made,) = [
+        event.step_materialization_data.materialization
+        for event in done.all_events
+        if event.event_type is DagsterEventType.ASSET_MATERIALIZATION
+    ]
+    assert {"verdict", "comparison", "report", "mlflow_run_id", "reliability"} <= set(made.metadata)
+    assert Path(str(made.metadata["report"].value)).is_file()
+    seen = [
+        event for event in done.all_events if event.event_type is DagsterEventType.ASSET_OBSERVATION
+    ]
+    assert len(seen) == 2
