@@ -44,7 +44,10 @@ def answer_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> Predi
     model = LoadedModel(
         RegisteredVersion(name, 0, "", "", "", 0),
         bundle,
-        ForwardBatcher(Forward(bundle, name), max_passes=settings.serving.max_batch_passes),
+        ForwardBatcher(
+            Forward(bundle, name, settings.serving.ranges),
+            max_passes=settings.serving.max_batch_passes,
+        ),
     )
     predictor = Predictor(
         settings,

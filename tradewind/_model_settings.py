@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from tradewind._settings_base import Section
@@ -101,4 +103,20 @@ class GRUSettings(Section):
     )
     min_distance: float = Field(
         1.0, ge=0, description="reversion label: least |z_20|; nearer there is nothing to revert"
+    )
+
+
+class RangeSettings(Section):
+    """When inputs are unlike those of training, and what an answer on them is worth."""
+
+    margin: float = Field(
+        1.0, ge=0, description="widths of a feature's training range that it may lie outside it"
+    )
+    window_share: float = Field(
+        0.02, ge=0, lt=1, description="share of a deep window's bars that may lie further out"
+    )
+    action: Literal["flag", "refuse", "off"] = Field(
+        "flag",
+        description="flag: answer and name the inputs, the policy holds; refuse: no answer; "
+        "off: not looked at",
     )

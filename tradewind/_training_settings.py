@@ -55,6 +55,9 @@ class CalibrationSettings(Section):
     ece_bins: int = Field(15, ge=5)
     ece_gate: Fraction = 0.05
     min_gate_rows: int = Field(6000, ge=100, description="out-of-sample rows the ECE gate needs")
+    interval_level: float = Field(
+        0.9, gt=0, lt=1, description="share of future returns that mu_low … mu_high shall hold"
+    )
 
 
 class GateSettings(Section):

@@ -28,6 +28,7 @@ from tradewind._model_settings import DeepSettings as DeepSettings
 from tradewind._model_settings import GRUSettings as GRUSettings
 from tradewind._model_settings import NHitsSettings as NHitsSettings
 from tradewind._model_settings import PatchTSTSettings as PatchTSTSettings
+from tradewind._model_settings import RangeSettings as RangeSettings
 from tradewind._regime_settings import RegimeSettings as RegimeSettings
 from tradewind._regime_settings import RegimeThresholds as RegimeThresholds
 from tradewind._search_settings import SearchSettings as SearchSettings
@@ -211,6 +212,7 @@ class ServingSettings(Section):
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
     vote: VoteSettings = VoteSettings()
     epistemic_p_limit: float = Field(0.05, gt=0)
+    ranges: RangeSettings = RangeSettings()
     metrics_namespace: str = "tradewind"
     client_timeout_s: float = Field(10, gt=0, description="how long a caller waits for an answer")
     client_attempts: int = Field(3, ge=1, description="tries of a read when the connection fails")
@@ -332,6 +334,9 @@ class EngineSettings(Section):
     time_exit_horizons: float = Field(2.0, gt=0, description="time exit after this many horizons")
     lease_s: float = Field(30, gt=0, description="a second engine is refused while the lease lives")
     require_edge: bool = Field(True, description="refuse an entry without positive net edge")
+    require_in_range: bool = Field(
+        True, description="refuse an entry on inputs outside the model's training range"
+    )
     entry_wait_bars: int = Field(1, ge=0, description="bars an unfilled entry may be late")
     poll_s: float = Field(0.25, gt=0, description="how often the loop looks for a new bar")
 

@@ -128,6 +128,11 @@ def _figures(facts: CardFacts) -> list[str]:
         f"Uncertainty: abstains on {interval(metrics, 'abstain_share', 3)} of rows; mean "
         f"epistemic_p {interval(metrics, 'epistemic_p_mean', 4)}; the most confident 5 % are "
         f"right in {interval(metrics, 'confident_5pct_accuracy', 3)}.",
+        f"Intervals of mu: meant to hold {interval(metrics, 'conformal_level', 2)} of returns; "
+        f"on test rows they hold {interval(metrics, 'conformal_coverage', 3)}, walk-forward "
+        f"{interval(metrics, 'wf_conformal_coverage', 3)}; mean width "
+        f"{interval(metrics, 'conformal_width', 4)}. Inputs outside the training range: "
+        f"{interval(metrics, 'out_of_range_share', 4)} of rows.",
     ]
 
 
@@ -152,7 +157,8 @@ def _use(facts: CardFacts) -> list[str]:
         "## Limitations",
         "Historical figures promise nothing. Markets change: it is stale after "
         f"{facts.settings.registry.max_model_age_days:g} days or on a drift alarm. The spread "
-        "over passes is no detector of inputs unlike the training data.",
+        "over passes is no detector of inputs unlike the training data: answers name such "
+        "inputs (`out_of_range`), and the policy holds on them.",
     ]
 
 
