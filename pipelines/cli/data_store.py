@@ -190,9 +190,7 @@ def _print_status(found: DataStatus, wanted: list[str]) -> None:
 
 
 def _status_row(series: SeriesStatus) -> list[object]:
-    from tradewind.market.status import in_words
-
-    kind = f"bars {series.timeframe}" if series.timeframe else KIND_WORDS[series.kind]
+    kind = _kind(series)
     if series.error:
         return [series.symbol, kind, "unreadable", None, None, None, None]
     holes = None
@@ -202,7 +200,21 @@ def _status_row(series: SeriesStatus) -> list[object]:
     if series.first_ts is not None and series.last_ts is not None:
         span = f"{utc_text(series.first_ts, DAY)} {utc_text(series.last_ts, DAY)}"
     refused = series.quarantined if series.timeframe else None
-    return [series.symbol, kind, span, series.rows, holes, in_words(series.staleness_s), refused]
+    return [series.symbol, kind, span, series.rows, holes, _age(series.staleness_s), refused]
+
+
+def _kind(series: SeriesStatus) -> str:
+    if series.timeframe:
+        return f"bars {series.timeframe}"
+    return KIND_WORDS.get(series.kind) or series.series.replace("_", " ")
+
+
+def _age(staleness_s: float | None) -> str | None:
+    from pipelines.status import in_words
+
+    if staleness_s is None:
+        return None
+    return f"{in_words(staleness_s)} late" if staleness_s else "fresh"
 
 
 KIND_WORDS = {

@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.main import app
 from tests.support.synthetic import START_MS, random_walk_market
 from tradewind.files import sha256_tree
+from tradewind.market.schema import COMPANIONS
+from tradewind.market.store import BarStore
 
 SET = "binance_usdm_perp"
 STEP = 900_000
@@ -113,6 +115,18 @@ def test_status_says_span_rows_gaps_and_age_within_eighty_columns(call: Call) ->
     btc = status["BTCUSDT"]
     assert (btc["rows"], btc["gaps"], btc["missing"], btc["confirmed"]) == (N - 10, 1, 10, 1)
     assert (btc["first_ts"], btc["last_ts"], btc["staleness_s"]) == (START_MS, END - STEP, 0)
+
+
+def test_status_shows_every_kind_that_the_store_keeps(call: Call, tmp_path: Path) -> None:
+    call("ingest")
+    store = BarStore(tmp_path / "home" / "store", SET)
+    values = {"before": "UNKNOWN", "after": "TREND_UP"}
+    for kind, columns in COMPANIONS.items():
+        row = {name: values.get(name, 1.0) for name in columns} | {"ts": START_MS}
+        store.write_series(f"{kind}_1h", "ETHUSDT", pl.DataFrame([row]))
+    text = call("data", "status", "-s", "ETHUSDT").stdout
+    shown = [line.split("│")[2].strip() for line in text.splitlines() if "ETHUSDT" in line]
+    assert sorted(shown) == ["bars 15m", "funding", "long/short", "mark", "open int.", "regime 1h"]
 
 
 def test_status_of_a_corrupt_series_names_it_and_tells_the_others(
