@@ -22,19 +22,26 @@ MIN_EPOCHS, MAX_EPOCHS = 1, 500
 MIN_HISTORY_DAYS = 30
 MAX_HORIZON = 1000
 MIN_REASON = 3
+MAX_TRIALS = 1000
 
 _settings = load_settings()
 _training = _settings.training
+_search = _settings.search
 _history = _settings.evaluation
 _symbols = ", ".join(_settings.market.symbols)
 _families = ", ".join(_training.families)
+_pooled = [name for name in _training.families if name in _training.pooled_families]
 
 
 class Family(StrEnum):
     """Model families; Dagster shows the members' names, so these are the values."""
 
     lightgbm = "lightgbm"
+    xgboost = "xgboost"
     transformer = "transformer"
+    nhits = "nhits"
+    patchtst = "patchtst"
+    gru = "gru"
 
 
 def names(families: Sequence[Family]) -> list[str]:
@@ -106,13 +113,50 @@ class RetrainConfig(TrainingConfig):
     symbols: list[str] = Field(
         default=[],
         description=f"symbols that get a model of their own, any of {_symbols}; default empty: "
-        f"every traded symbol, with one pooled model for {', '.join(_training.pooled_families)}",
+        f"every traded symbol, with one pooled model for each of {', '.join(_pooled)}",
     )
     families: list[Family] = Field(
         default=list(_training.families),
         validate_default=True,
         description=f"model families to train, any of {_families}; empty: all of these; "
         f"default {_families} (setting training.families)",
+    )
+
+
+class SearchConfig(Choices):
+    """Choices of a search for hyperparameters."""
+
+    family: Family = Field(
+        default=Family(_training.families[0]),
+        validate_default=True,
+        description=f"model family to search for, one of {_families}; "
+        f"default {_training.families[0]}",
+    )
+    symbol: str = Field(
+        default="",
+        description=f"one symbol with a model of its own, any of {_symbols}; default empty: the "
+        "pooled model",
+    )
+    trials: int = Field(
+        default=_search.trials,
+        ge=2,
+        le=MAX_TRIALS,
+        description=f"trials, the first being the present settings; 2 to {MAX_TRIALS}; a later "
+        f"run with more goes on; default {_search.trials} (setting search.trials)",
+    )
+    days_back: int = Field(
+        default=_training.days_back,
+        ge=MIN_DAYS_BACK,
+        le=MAX_DAYS_BACK,
+        description=f"days of labelled bars up to now; {MIN_DAYS_BACK} to {MAX_DAYS_BACK}; "
+        f"default {_training.days_back} (setting training.days_back)",
+    )
+    holdout_days: int = Field(
+        default=_search.holdout_days,
+        ge=7,
+        le=MAX_DAYS_BACK,
+        description="newest days that no trial sees, where the best and the defaults meet once; "
+        f"7 to {MAX_DAYS_BACK}; default {_search.holdout_days} (setting search.holdout_days)",
     )
 
 

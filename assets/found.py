@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster import MetadataValue, TableRecord
+
+from tradewind.clock import utc_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +35,7 @@ def found(rows: pl.DataFrame | None, plots: Mapping[str, bytes]) -> dict[str, An
 
 def _cell(name: str, value: Any) -> str | int | float | bool | None:
     if value is not None and (name == "ts" or name.endswith("_ts")):
-        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        return utc_text(value)
     if isinstance(value, float):
         # Dagster stores metadata as JSON, which knows neither NaN nor infinity.
         return round(value, DIGITS) if abs(value) < float("inf") else str(value)

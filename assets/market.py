@@ -4,7 +4,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dagster import (
@@ -24,12 +24,12 @@ from assets.keys import BARS, COMPANIONS, FEATURES
 from assets.metadata import figures
 from assets.partitions import symbols_partition
 from assets.platform import Platform
-from tradewind.clock import Clock, last_closed_bar
+from tradewind.clock import Clock, last_closed_bar, parse_day
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TIMEFRAME_MS, Settings, load_settings
 
 if TYPE_CHECKING:
-    from tradewind.market.ingest import IngestReport, SymbolIngest
+    from tradewind.market.ingest import IngestReport, SeriesIngest, SymbolIngest
 
 GROUP = "market"
 LATE_BARS, TOO_LATE_BARS = 2, 4
@@ -93,6 +93,9 @@ def bars(
     except TradewindError as error:
         raise _later(context, settings, error.code, str(error)) or error from error
     done = next(item for item in report.symbols if item.symbol == symbol)
+    for other in report.symbols:
+        if other.error is not None and other is not done:
+            context.log.warning("reference symbol %s: %s", other.symbol, other.error)
     if done.error is not None:
         later = _later(context, settings, done.error_code, done.error)
         if later is not None:
@@ -161,9 +164,8 @@ def _fetch(
     kinds = [kind for kind in ALL_KINDS if kind in selected]
     symbol = context.partition_key
     behind = _behind(settings, clock, besides=symbol) if "bars" in kinds else []
-    return run_ingest(
-        settings, clock, symbols=[symbol, *behind], since_ms=_since_ms(config.since), kinds=kinds
-    )
+    since_ms = parse_day(config.since, "since") if config.since else None
+    return run_ingest(settings, clock, symbols=[symbol, *behind], since_ms=since_ms, kinds=kinds)
 
 
 def _bars_result(report: "IngestReport", done: "SymbolIngest") -> MaterializeResult[None]:
@@ -187,11 +189,11 @@ def _series_results(
     context: AssetExecutionContext, report: "IngestReport", done: "SymbolIngest"
 ) -> Iterator[MaterializeResult[None]]:
     """Yield a result for each selected companion; one the source lacks says so."""
-    found = {series.kind: series for series in done.series}
+    found: dict[str, SeriesIngest] = {series.kind: series for series in done.series}
     for key in COMPANIONS:
         if key not in context.selected_asset_keys:
             continue
-        series = next((found[kind] for kind in found if kind == key.path[-1]), None)
+        series = found.get(key.path[-1])
         shown: dict[str, str | int | None] = {
             "available": EXCHANGE_HAS_NONE,
             "source": report.source_name,
@@ -239,17 +241,3 @@ def _behind(settings: Settings, clock: Clock, *, besides: str) -> list[str]:
         for name in settings.market.reference_symbols
         if name != besides and (store.last_ts(name, timeframe) or 0) < newest
     ]
-
-
-def _since_ms(since: str | None) -> int | None:
-    if not since:
-        return None
-    try:
-        day = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise TradewindError(
-            ErrorCode.BAD_INPUT,
-            f"since = {since!r} is not a date",
-            "Write it as 2025-01-31 (UTC)",
-        ) from error
-    return int(day.timestamp() * 1000)

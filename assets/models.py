@@ -33,6 +33,8 @@ from tradewind.settings import load_settings
 
 Task = dict[str, Any]
 OWNERS = ["team:quant"]
+TREES = {"lightgbm": "lightgbm", "xgboost": "xgboost"}
+"""Families that are not networks, by the kind that the graph shows."""
 WARN_SHARE = 0.875
 """Share of the greatest model age at which the graph warns: a weekly retraining is then late."""
 
@@ -79,7 +81,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
     @asset(
         key=family_key(family, "model"),
         ins={"unit": AssetIn(family_key(family, "training_set"))},
-        kinds={family if family == "lightgbm" else "pytorch", "mlflow"},
+        kinds={TREES.get(family, "pytorch"), "mlflow"},
         pool="training",
         description="Fitted weights; a killed fit continues from its checkpoint.",
         partitions_def=units_partition,

@@ -18,14 +18,12 @@ DECIDING = {
     "market",
     "features",
     "training",
-    "boosted",
-    "deep",
     "calibration",
     "gates",
     "drift",
     "costs",
 }
-"""Sections of the settings that change what a unit's steps produce."""
+"""Sections of the settings that change what every unit's steps produce."""
 
 ROOMS = ("assets", "registry", "serving", "tradewind")
 """The rooms whose code makes training sets, models and verdicts (the smoke gate serves)."""
@@ -131,6 +129,8 @@ def code_fingerprint() -> str:
 
 def workspace(settings: Settings, task: UnitTask) -> Workspace:
     """Return the work folder of a task: the same inputs, the same folder."""
+    from tradewind.models.families import family_settings
+
     inputs = {
         "data": task.data_fingerprint,
         "features": task.feature_version,
@@ -141,6 +141,7 @@ def workspace(settings: Settings, task: UnitTask) -> Workspace:
         "seed": task.seed,
         "passes": settings.serving.n_samples,
         "settings": settings.model_dump(mode="json", include=DECIDING),
+        "family": family_settings(task.family, settings),
     }
     token = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Workspace(settings.home / "work" / task.family / task.key / token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster import Definitions
+from dagster import Definitions, in_process_executor
 
 from assets import checks
 from assets.history import history_evaluation
@@ -27,6 +27,7 @@ defs = Definitions(
         jobs.ingest_job,
         jobs.store_upkeep_job,
         jobs.retrain_job,
+        jobs.search_job,
         jobs.evaluate_job,
         jobs.evaluate_champions_job,
         jobs.drift_job,
@@ -43,4 +44,7 @@ defs = Definitions(
     ],
     sensors=[sensors.retrain_when_needed],
     resources={"platform": Platform(), "io_manager": JsonIOManager()},
+    # Of runs launched from an asset's page: their steps follow one another, and a process for
+    # each would import everything again.
+    executor=in_process_executor,
 )

@@ -139,8 +139,7 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
         _say_source(stages.console, stretch.source_name, stretch.source_kind)
         stages.console.print(f"[cyan]continuing the demo in {settings.home}[/]")
         return stretch
-    from pipelines.definitions import defs
-    from pipelines.launch import IN_OUR_LOCATION, QUIET, open_instance
+    from pipelines.launch import ingest_symbols, open_instance
     from tradewind.ledger import open_ledger
     from tradewind.ledger.clock import set_replay_clock
     from tradewind.market.active import active_set, store_for
@@ -150,23 +149,10 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
     with stages.stage("ingest", "bars and features, one Dagster run a symbol"):
         with open_ledger(settings) as ledger:
             set_replay_clock(ledger, WallClock().now_ms())
-        instance = open_instance(settings)
-        job = defs.resolve_job_def("ingest")
-        symbols = settings.market.all_symbols
-        with progress_bar(stages.console) as bar:
-            task = bar.add_task("ingest", total=len(symbols), note="")
-            for symbol in symbols:
-                bar.update(task, note=symbol)
-                job.execute_in_process(
-                    instance=instance,
-                    partition_key=symbol,
-                    run_config=QUIET,
-                    tags=IN_OUR_LOCATION,
-                    raise_on_error=True,
-                )
-                bar.advance(task)
+        ingest_symbols(settings, open_instance(settings), stages.console)
         store = store_for(settings)
-        ends = [store.last_ts(symbol, settings.market.timeframe) for symbol in symbols]
+        timeframe = settings.market.timeframe
+        ends = [store.last_ts(symbol, timeframe) for symbol in settings.market.all_symbols]
         newest_ms = min(end for end in ends if end is not None) + settings.market.timeframe_ms
         end_ms = newest_ms - UNREAD_DAYS * MS_PER_DAY
         active = active_set(settings)

@@ -18,6 +18,7 @@ PACKAGES = (
     "mlflow",
     "torch",
     "lightgbm",
+    "xgboost-cpu",
     "polars",
     "duckdb",
     "bentoml",

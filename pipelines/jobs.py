@@ -1,4 +1,4 @@
-"""Jobs: ingest, upkeep, retrain, evaluate (history or champions), drift, outcomes, aliases.
+"""Jobs: ingest, upkeep, retrain, search, evaluate (history or champions), drift, outcomes, aliases.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """
@@ -19,9 +19,16 @@ from dagster import (
     multiprocess_executor,
 )
 
-from assets import outcome_ops, release_ops, store_ops
+from assets import outcome_ops, release_ops, search_ops, store_ops
 from assets import retrain_ops as ops
-from assets.config import Choices, HistoryConfig, IngestConfig, RetrainConfig, UnitsConfig
+from assets.config import (
+    Choices,
+    HistoryConfig,
+    IngestConfig,
+    RetrainConfig,
+    SearchConfig,
+    UnitsConfig,
+)
 from assets.keys import BARS, COMPANIONS, FEATURES, HISTORY_EVALUATION
 
 DATA_TEAM = "team:data"
@@ -97,6 +104,12 @@ def evaluate_champions() -> None:
 
 
 @graph
+def search() -> None:
+    """Search hyperparameters."""
+    search_ops.search_hyperparameters()
+
+
+@graph
 def outcomes() -> None:
     """Fill outcomes of predictions whose horizon has passed."""
     outcome_ops.fill_outcomes()
@@ -157,6 +170,14 @@ evaluate_champions_job = _job(
     "observations of the evaluation assets, beside the base rate on the same bars.",
     owner=QUANT_TEAM,
     config=_form("measure_champions", UnitsConfig()),
+)
+search_job = _job(
+    search,
+    description="Look for better hyperparameters of one family: each trial is a walk-forward of "
+    "its own and a run in MLflow. The best and the present settings then meet on days that no "
+    "trial saw. Nothing is registered; a search that was stopped goes on.",
+    owner=QUANT_TEAM,
+    config=_form("search_hyperparameters", SearchConfig()),
 )
 outcomes_job = _job(
     outcomes,

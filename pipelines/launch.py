@@ -13,8 +13,16 @@ from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry, JobDefinition
+    from rich.console import Console
 
-__all__ = ["Finished", "dagster_home", "launch", "open_instance", "resolve_job"]
+__all__ = [
+    "Finished",
+    "dagster_home",
+    "ingest_symbols",
+    "launch",
+    "open_instance",
+    "resolve_job",
+]
 
 LAUNCHER_TAG = "tradewind/launcher"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -97,6 +105,32 @@ def launch(
         stop.set()
         watcher.join()
     return Finished(run.run_id, result.success, _step_errors(instance, run.run_id))
+
+
+def ingest_symbols(settings: Settings, instance: DagsterInstance, console: Console) -> None:
+    """Run the job `ingest` for each symbol in this process, with a bar of progress.
+
+    Raises
+    ------
+    TradewindError
+        Of the first symbol that fails.
+    """
+    from pipelines.progress import progress_bar
+
+    job = resolve_job("ingest")
+    symbols = settings.market.all_symbols
+    with progress_bar(console) as bar:
+        task = bar.add_task("ingest", total=len(symbols), note="")
+        for symbol in symbols:
+            bar.update(task, note=symbol)
+            job.execute_in_process(
+                instance=instance,
+                partition_key=symbol,
+                run_config=QUIET,
+                tags=IN_OUR_LOCATION,
+                raise_on_error=True,
+            )
+            bar.advance(task)
 
 
 def _watch(

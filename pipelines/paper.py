@@ -173,25 +173,37 @@ def report(settings: Settings, start_ms: int, end_ms: int) -> dict[str, Any]:
 def entries_at_defaults(settings: Settings, start_ms: int, end_ms: int) -> int:
     """Return how many stored decisions the default threshold and edge rule would let enter.
 
-    Looks at each decision's own inputs; positions that the default settings would not have
-    opened are not undone, so this is an upper bound of what passes those two rules.
+    The threshold is that of each decision's own regime and volatility. Positions that the
+    default settings would not have opened are not undone, so this is an upper bound of what
+    passes those two rules.
     """
     from tradewind.ledger import open_ledger
-    from tradewind.settings import ThresholdSettings
-    from tradewind.trading.thresholds import RegimeView, entry_threshold
 
-    defaults = ThresholdSettings()
-    count = 0
     with open_ledger(settings) as ledger:
         rows = ledger.decisions(since_ms=start_ms - settings.market.timeframe_ms, until_ms=end_ms)
-        for decision in map(ledger.decision, rows["decision_id"]):
-            if decision is None or decision.prediction is None:
-                continue
-            p = max(decision.prediction.p_up, 1 - decision.prediction.p_up)
-            volatility = float(decision.inputs.get("volatility", 0.0))
-            if p >= entry_threshold(defaults, RegimeView.NEUTRAL, volatility):
-                count += float(decision.inputs.get("net_edge", 0.0)) > 0
-    return count
+        mine = rows.filter(strategy=settings.engine.strategy)["decision_id"]
+        return sum(_enters_at_defaults(item) for item in map(ledger.decision, mine) if item)
+
+
+def _enters_at_defaults(decision: Decision) -> bool:
+    """Return whether the default threshold and edge rule let this decision's inputs enter."""
+    from tradewind.settings import ThresholdSettings
+    from tradewind.trading.thresholds import (
+        RegimeView,
+        direction,
+        entry_threshold,
+        side_probability,
+    )
+
+    found, inputs = decision.prediction, decision.inputs
+    # A decision refused before it came to its costs has no edge to judge.
+    if found is None or "net_edge" not in inputs:
+        return False
+    side = direction(found.p_up)
+    regime, volatility = RegimeView(found.regime), float(inputs["volatility"])
+    least = entry_threshold(ThresholdSettings(), regime, volatility)
+    reached = side is not None and side_probability(found.p_up, side) >= least
+    return reached and float(inputs["net_edge"]) > 0
 
 
 def _require_serving(settings: Settings, url: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from tradewind.settings import load_settings
+
 for _name in (
     "lightgbm",
     "torch",
@@ -15,3 +17,5 @@ for _name in (
     "pipelines.definitions",
 ):
     importlib.import_module(_name)
+if "xgboost" in load_settings().training.families:
+    importlib.import_module("xgboost")

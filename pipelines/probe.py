@@ -18,7 +18,7 @@ def problem_of(address: str) -> str | None:
     """Return what is wrong with the server at an http:// or grpc:// address, None when well."""
     parts = urlsplit(address)
     if parts.scheme == "grpc":
-        return _grpc_problem(parts.netloc)
+        return grpc_problem(parts.netloc)
     if parts.scheme != "http":
         return "the address must begin with http:// or grpc://"
     try:
@@ -28,16 +28,16 @@ def problem_of(address: str) -> str | None:
         return str(error)
 
 
-def _grpc_problem(place: str) -> str | None:
+def grpc_problem(place: str, answer_s: float = ANSWER_S) -> str | None:
+    """Return why Dagster's gRPC server at host:port is not serving, None when it is."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     with grpc.insecure_channel(place) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = stub.Check(
-                health_pb2.HealthCheckRequest(service=DAGSTER_SERVICE), timeout=ANSWER_S
-            )
+            question = health_pb2.HealthCheckRequest(service=DAGSTER_SERVICE)
+            answer = stub.Check(question, timeout=answer_s)
         except grpc.RpcError as error:
             return str(error.code().name)
     return None if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"

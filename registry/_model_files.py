@@ -15,7 +15,16 @@ from tradewind.errors import ErrorCode, TradewindError
 DIGEST_TAG = "digest"
 BUNDLE_FOLDER = "bundle"
 PYFUNC_SCRIPT = Path(__file__).with_name("_pyfunc_model.py")
-PINNED = ("mlflow", "numpy", "lightgbm", "torch", "safetensors", "polars", "pydantic")
+PINNED = (
+    "mlflow",
+    "numpy",
+    "lightgbm",
+    "xgboost-cpu",
+    "torch",
+    "safetensors",
+    "polars",
+    "pydantic",
+)
 
 
 def log_model(

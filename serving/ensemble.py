@@ -66,6 +66,9 @@ def values_of(
         "consensus": found.consensus,
         "votes": found.votes,
         "missing_members": found.missing,
+        "mu_low": found.mu_low,
+        "mu_high": found.mu_high,
+        "out_of_range": _out_of_range(members, forecasts),
     }
 
 
@@ -92,9 +95,23 @@ def _members(
                 confidence=forecast.confidence,
                 conviction=forecast.conviction,
                 skill=model.skill,
+                mu_low=forecast.mu_low,
+                mu_high=forecast.mu_high,
             )
         )
     return members, failed
+
+
+def _out_of_range(
+    members: Sequence[Member], forecasts: Mapping[str, RowForecast | TradewindError]
+) -> tuple[str, ...]:
+    """Return the inputs that are outside the training range of any member that answers."""
+    names: dict[str, None] = {}
+    for member in members:
+        forecast = forecasts[member.family]
+        if isinstance(forecast, RowForecast):
+            names |= dict.fromkeys(forecast.out_of_range)
+    return tuple(names)
 
 
 def _alone(members: Sequence[Member]) -> float | None:

@@ -17,7 +17,8 @@ from serving.live_view import LiveView
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow, rows_to_samples
 from tradewind.models.bundle import ModelBundle, row_seeds
-from tradewind.settings import Settings
+from tradewind.models.uncertainty import Forecast
+from tradewind.settings import RangeSettings, Settings
 
 if TYPE_CHECKING:
     from registry.tracking import Tracking
@@ -44,9 +45,14 @@ class RowForecast:
     confidence: float
     conviction: float
     passes: int
+    mu_low: float | None = None
+    mu_high: float | None = None
+    out_of_range: tuple[str, ...] = ()
 
 
-NUMBERS = tuple(item.name for item in fields(RowForecast) if item.name != "passes")
+APART = ("passes", "mu_low", "mu_high", "out_of_range")
+NUMBERS = tuple(item.name for item in fields(RowForecast) if item.name not in APART)
+"""What every forecast has, a finite number a row."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def load(
         tracking, name, version=version, cache_dir=settings.home / "serving" / "models"
     )
     bundle = load_bundle(folder)
-    forward = Forward(bundle, f"{name}/{version}")
+    forward = Forward(bundle, f"{name}/{version}", settings.serving.ranges)
     batcher = ForwardBatcher(forward, max_passes=settings.serving.max_batch_passes)
     model = LoadedModel(registered, bundle, batcher)
     warm(model, view, settings)
@@ -117,6 +123,7 @@ class Forward:
 
     bundle: ModelBundle
     model_version: str
+    ranges: RangeSettings
 
     def __call__(self, items: Sequence[Item], n_samples: int) -> list[RowForecast]:
         """Predict all items in one forward of ``n_samples`` passes."""
@@ -138,10 +145,25 @@ class Forward:
                 f"{self.model_version} answers with NaN or Inf",
                 "Roll back with the job `rollback`, or train again",
             )
+        outside = self.bundle.out_of_range(samples, self.ranges)
+        rows = zip(table.tolist(), _intervals(forecast), outside, strict=True)
         return [
-            RowForecast(passes=forecast.passes, **dict(zip(NUMBERS, line, strict=True)))
-            for line in table.tolist()
+            RowForecast(
+                **dict(zip(NUMBERS, numbers, strict=True)),
+                **interval,
+                passes=forecast.passes,
+                out_of_range=names,
+            )
+            for numbers, interval, names in rows
         ]
+
+
+def _intervals(forecast: Forecast) -> list[dict[str, float]]:
+    """Return the bounds of each row, empty where the version keeps no interval."""
+    if forecast.mu_low is None or forecast.mu_high is None:
+        return [{}] * len(forecast.mu)
+    pairs = zip(forecast.mu_low.tolist(), forecast.mu_high.tolist(), strict=True)
+    return [{"mu_low": low, "mu_high": high} for low, high in pairs]
 
 
 def warm(model: LoadedModel, view: LiveView, settings: Settings) -> None:

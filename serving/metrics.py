@@ -75,6 +75,9 @@ class ServingMetrics:
         self.predictions = counter(
             "predictions", "Predictions answered", "symbol", "model_type", "signal"
         )
+        self.out_of_range = counter(
+            "out_of_range", "Answers on an input outside the training range", "symbol"
+        )
         self.shadow = counter("shadow", "Challenger answers asked for", "symbol", "outcome")
         self.swaps = counter("model_swaps", "Versions swapped in", "name", "alias")
         self.load_failures = counter(
@@ -111,6 +114,8 @@ class ServingMetrics:
         self.predictions.labels(symbol, kind, prediction.signal.value).inc()
         self.p_up.labels(symbol, kind).set(prediction.p_up)
         self.confidence.labels(symbol, kind).set(prediction.confidence)
+        if prediction.out_of_range:
+            self.out_of_range.labels(symbol).inc()
         if kind in UNCERTAIN_TYPES:
             self.uncertainty.labels(symbol).set(prediction.uncertainty)
 

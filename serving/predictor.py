@@ -29,7 +29,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.ledger.records import PredictionRecord, Role
 from tradewind.models.ensemble import voting_families
-from tradewind.settings import ServingSettings, Settings
+from tradewind.settings import RangeSettings, ServingSettings, Settings
 
 Answer = Prediction | Problem
 
@@ -78,7 +78,7 @@ class Predictor:
             prepared = [self._prepare(snapshot, question, ask) for ask in asks]
         ready = [item for item in prepared if isinstance(item, _Ready)]
         with self._metrics.stage(question.endpoint, "forward"):
-            forecasts = _forward(ready, question.n_samples)
+            forecasts = _forward(ready, question.n_samples, self._settings.serving.ranges)
         answers = [
             item if isinstance(item, Problem) else self._answer(question, item, forecasts)
             for item in prepared
@@ -225,7 +225,7 @@ class Predictor:
         self._log.put(records)
 
 
-def _forward(ready: Sequence[_Ready], n_samples: int) -> Forecasts:
+def _forward(ready: Sequence[_Ready], n_samples: int, ranges: RangeSettings) -> Forecasts:
     """Run each model once over the rows of all symbols that it answers for."""
     by_model: dict[str, tuple[LoadedModel, dict[str, Item]]] = {}
     items: defaultdict[str, dict[str, Item]] = defaultdict(dict)
@@ -241,8 +241,26 @@ def _forward(ready: Sequence[_Ready], n_samples: int) -> Forecasts:
             )
         except TradewindError as error:
             forecasts = [_alone(model, item, n_samples, error) for item in rows.values()]
-        found |= {(version, key): value for key, value in zip(rows, forecasts, strict=True)}
+        found |= {
+            (version, key): _within(value, version, ranges)
+            for key, value in zip(rows, forecasts, strict=True)
+        }
     return found
+
+
+def _within(
+    forecast: RowForecast | TradewindError, version: str, ranges: RangeSettings
+) -> RowForecast | TradewindError:
+    """Return the forecast, or why it is none: inputs unlike training, where that refuses."""
+    if isinstance(forecast, TradewindError) or not forecast.out_of_range:
+        return forecast
+    if ranges.action != "refuse":
+        return forecast
+    return TradewindError(
+        ErrorCode.OUT_OF_RANGE,
+        f"inputs outside the training range of {version}: {', '.join(forecast.out_of_range)}",
+        "Retrain on bars like these, or set TRADEWIND_SERVING__RANGES__ACTION=flag",
+    )
 
 
 def _alone(
@@ -282,6 +300,9 @@ def _single_values(
         "mc_samples": forecast.passes if model.stochastic else None,
         "model_version": model.model_version,
         "gates": model.gates,
+        "mu_low": forecast.mu_low,
+        "mu_high": forecast.mu_high,
+        "out_of_range": forecast.out_of_range,
     }
 
 

@@ -14,7 +14,7 @@ from serving.metrics import ServingMetrics
 from serving.models import CHAMPION, Snapshot
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
-from serving.questions import FAMILY, Ask, Question
+from serving.questions import FAMILY, Ask, Kind, Question
 from tradewind.clock import ManualClock
 from tradewind.contracts import Prediction, registered_name
 from tradewind.ledger import open_ledger
@@ -44,7 +44,10 @@ def answer_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> Predi
     model = LoadedModel(
         RegisteredVersion(name, 0, "", "", "", 0),
         bundle,
-        ForwardBatcher(Forward(bundle, name), max_passes=settings.serving.max_batch_passes),
+        ForwardBatcher(
+            Forward(bundle, name, settings.serving.ranges),
+            max_passes=settings.serving.max_batch_passes,
+        ),
     )
     predictor = Predictor(
         settings,
@@ -58,6 +61,8 @@ def answer_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> Predi
             on_drop=lambda dropped: None,
         ),
     )
-    kind = next(kind for kind, family in FAMILY.items() if family == meta.family)
+    # A family without an endpoint of its own is served as a member of the ensemble.
+    own = (kind for kind, family in FAMILY.items() if family == meta.family)
+    kind = next(own, Kind.ENSEMBLE)
     question = Question(kind, settings.serving.n_samples, allow_stale=True, endpoint="smoke")
     return predictor.ask_one(question, Ask(meta.symbols[0]))

@@ -33,6 +33,9 @@ class EvaluationSettings(Section):
         8, ge=1, description="every k-th bar is compared over families; trees are judged on all too"
     )
     bag: int = Field(3, ge=2, description="boosted-tree seeds of a past fold")
+    fit_stride: int = Field(
+        4, ge=1, description="boosted trees of a past fold are fitted on every k-th bar"
+    )
     max_rounds: int = Field(300, ge=1, description="trees of a booster of a past fold, at most")
     epochs: int = Field(4, ge=1, description="epochs of a deep family's past fold, at most")
     max_epoch_samples: int = Field(4000, ge=100, description="deep samples drawn per epoch")

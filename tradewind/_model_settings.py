@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from tradewind._settings_base import Section
@@ -18,6 +20,16 @@ class BoostedSettings(Section):
     lambda_l2: float = Field(10.0, ge=0)
     max_rounds: int = Field(400, ge=1)
     early_stopping_rounds: int = Field(50, ge=1)
+    min_rounds: int = Field(
+        100, ge=1, description="trees kept at least: weeks of validation are too noisy for fewer"
+    )
+    fit_stride: int = Field(
+        1, ge=1, description="fitted on every k-th bar: neighbours share all but one bar of a label"
+    )
+    refit: bool = Field(
+        True,
+        description="fit again, with the rounds found, on the validation and calibration rows too",
+    )
 
 
 class DeepSettings(Section):
@@ -40,3 +52,71 @@ class DeepSettings(Section):
         if self.d_model % (2 * self.heads):
             raise ValueError(f"d_model {self.d_model} must be a multiple of 2 × heads {self.heads}")
         return self
+
+
+class NHitsSettings(Section):
+    """Sizes of N-HiTS; its optimiser's details are those of ``deep``."""
+
+    pooling: tuple[int, ...] = Field((16, 4, 1), description="max-pooling kernel of each stack")
+    downsampling: tuple[int, ...] = Field(
+        (16, 4, 1), description="bars per knot of each stack's backcast and forecast"
+    )
+    blocks: int = Field(1, ge=1, description="blocks in a stack")
+    hidden: int = Field(256, ge=4, description="units of a block's hidden layers")
+    layers: int = Field(2, ge=1, description="hidden layers of a block")
+
+    @model_validator(mode="after")
+    def _one_kernel_per_stack(self) -> NHitsSettings:
+        both = (*self.pooling, *self.downsampling)
+        if len(self.pooling) != len(self.downsampling) or not both or min(both) < 1:
+            raise ValueError(
+                f"pooling {self.pooling} and downsampling {self.downsampling} must have one "
+                "positive number for each stack"
+            )
+        return self
+
+
+class PatchTSTSettings(Section):
+    """Sizes of PatchTST; its optimiser's details are those of ``deep``."""
+
+    patch: int = Field(16, ge=1, description="bars in a patch")
+    stride: int = Field(8, ge=1, description="bars from one patch to the next")
+    d_model: int = Field(64, ge=4)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
+    feedforward: int = Field(128, ge=4)
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> PatchTSTSettings:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        return self
+
+
+class GRUSettings(Section):
+    """Sizes of the GRU and its reversion label; its optimiser's details are those of ``deep``."""
+
+    hidden: int = Field(64, ge=2, description="units of each recurrent layer")
+    layers: int = Field(2, ge=1)
+    stop_atr: float = Field(
+        2.0, gt=0, description="reversion label: ATR away from the close that ends the wait"
+    )
+    min_distance: float = Field(
+        1.0, ge=0, description="reversion label: least |z_20|; nearer there is nothing to revert"
+    )
+
+
+class RangeSettings(Section):
+    """When inputs are unlike those of training, and what an answer on them is worth."""
+
+    margin: float = Field(
+        1.0, ge=0, description="widths of a feature's training range that it may lie outside it"
+    )
+    window_share: float = Field(
+        0.02, ge=0, lt=1, description="share of a deep window's bars that may lie further out"
+    )
+    action: Literal["flag", "refuse", "off"] = Field(
+        "flag",
+        description="flag: answer and name the inputs, the policy holds; refuse: no answer; "
+        "off: not looked at",
+    )

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TIMEFRAME_MS
+
+DAY, MINUTE = "%Y-%m-%d", "%Y-%m-%d %H:%M"
 
 
 class Clock(Protocol):
@@ -43,6 +47,28 @@ class ManualClock:
     def set(self, ms: int) -> None:
         """Move to ``ms``."""
         self.ms = ms
+
+
+def utc_text(ms: int, form: str = MINUTE) -> str:
+    """Return epoch milliseconds as UTC text, to the minute by default."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime(form)
+
+
+def parse_day(text: str, name: str = "date") -> int:
+    """Return the first epoch millisecond of a UTC date such as 2025-01-31.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input``, naming the field and its text.
+    """
+    try:
+        day = datetime.strptime(text, DAY).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"{name} = {text!r} is not a date", "Write it as 2025-01-31 (UTC)"
+        ) from error
+    return int(day.timestamp() * 1000)
 
 
 def last_closed_bar(now_ms: int, timeframe: str) -> int:

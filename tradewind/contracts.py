@@ -98,6 +98,7 @@ class RefusalCode(StrEnum):
 
     BELOW_THRESHOLD = "below_threshold"
     TOO_UNCERTAIN = "too_uncertain"
+    OUT_OF_RANGE = "out_of_range"
     NO_CONSENSUS = "no_consensus"
     LOW_CONVICTION = "low_conviction"
     NO_EDGE = "no_edge_after_costs"
@@ -142,7 +143,9 @@ class Prediction(Value):
 
     ``mu``, ``epistemic``, ``aleatoric`` and ``uncertainty`` (total) are in log-return
     units over the horizon; ``epistemic_p`` is the std of the calibrated ``p_up`` over
-    passes, or between members for the ensemble.
+    passes, or between members for the ensemble. ``mu_low`` … ``mu_high`` is the conformal
+    interval of the return, None where a version keeps none; ``out_of_range`` names the
+    inputs that lie outside the model's training range.
     """
 
     symbol: str
@@ -173,6 +176,9 @@ class Prediction(Value):
     consensus: str | None = None
     votes: tuple[Vote, ...] = ()
     missing_members: tuple[str, ...] = ()
+    mu_low: float | None = None
+    mu_high: float | None = None
+    out_of_range: tuple[str, ...] = ()
 
 
 class Reason(Value):

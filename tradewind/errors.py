@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     NO_CHAMPION = "no_champion"
     NO_CHALLENGER = "no_challenger"
     MODEL_UNUSABLE = "model_unusable"
+    OUT_OF_RANGE = "out_of_range"
     GATES_FAILED = "gates_failed"
     EXCHANGE_UNREACHABLE = "exchange_unreachable"
     TRACKING_UNREACHABLE = "tracking_unreachable"

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -25,13 +25,23 @@ from tradewind._ensemble_settings import VoteSettings as VoteSettings
 from tradewind._evaluation_settings import EvaluationSettings as EvaluationSettings
 from tradewind._model_settings import BoostedSettings as BoostedSettings
 from tradewind._model_settings import DeepSettings as DeepSettings
+from tradewind._model_settings import GRUSettings as GRUSettings
+from tradewind._model_settings import NHitsSettings as NHitsSettings
+from tradewind._model_settings import PatchTSTSettings as PatchTSTSettings
+from tradewind._model_settings import RangeSettings as RangeSettings
 from tradewind._regime_settings import RegimeSettings as RegimeSettings
 from tradewind._regime_settings import RegimeThresholds as RegimeThresholds
+from tradewind._search_settings import SearchSettings as SearchSettings
 from tradewind._settings_base import MS_PER_DAY as MS_PER_DAY
 from tradewind._settings_base import TIMEFRAME_MS as TIMEFRAME_MS
 from tradewind._settings_base import Fraction as Fraction
 from tradewind._settings_base import Section as Section
 from tradewind._settings_base import Timeframe as Timeframe
+from tradewind._training_settings import CalibrationSettings as CalibrationSettings
+from tradewind._training_settings import DriftSettings as DriftSettings
+from tradewind._training_settings import GateSettings as GateSettings
+from tradewind._training_settings import RetrainTriggerSettings as RetrainTriggerSettings
+from tradewind._training_settings import TrainingSettings as TrainingSettings
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.masking import mask_passwords
 
@@ -105,6 +115,9 @@ class MarketSettings(Section):
         None, gt=0, description="pause per unit of a request's weight; unset: ccxt's own"
     )
     gap_requests: int = Field(50, ge=0, description="gaps asked for again per symbol and run")
+    confirmed_gap_requests: int = Field(
+        1, ge=0, description="of them such as an exchange has confirmed, in turn from run to run"
+    )
     lock_timeout_s: float = Field(30, gt=0, description="wait for another writer of a series")
     simulated_seed: int = Field(7, ge=0, description="seed of the simulated market")
 
@@ -148,74 +161,6 @@ class FeatureSettings(Section):
     risk_atr_bars: int = Field(
         100, ge=15, description="trailing bars of the risk timeframe that its ATR runs over"
     )
-
-
-class TrainingSettings(Section):
-    """Labels, splits and fitting."""
-
-    horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
-    days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
-    families: tuple[Literal["lightgbm", "transformer"], ...] = ("lightgbm", "transformer")
-    pooled_families: tuple[str, ...] = Field(
-        ("lightgbm", "transformer"), description="families trained once over all symbols"
-    )
-    split: tuple[float, float, float, float] = Field(
-        (0.50, 0.15, 0.15, 0.20), description="train, validation, calibration, test shares"
-    )
-    seed: int = 7
-    bag: int = Field(5, ge=2, description="boosted-tree seeds, the source of epistemic spread")
-    epochs: int = Field(30, ge=1)
-    max_epoch_samples: int = Field(20_000, ge=100, description="deep samples drawn per epoch")
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    dropout: float = Field(0.1, gt=0, lt=1)
-    walk_forward_folds: int = Field(26, ge=1, description="folds wanted, boosted trees")
-    fold_days: int = Field(7, ge=1, description="days between two emulated retrainings")
-    deep_folds: int = Field(4, ge=1, description="folds over the same span, deep families")
-    bootstrap_samples: int = Field(1000, ge=100)
-    judge_passes: int = Field(20, ge=2, le=1000, description="passes where deep models are judged")
-    judge_stride: int = Field(2, ge=1, description="deep families are judged on every k-th bar")
-    calibrate_stride: int = Field(4, ge=1, description="deep families are calibrated on these")
-
-    @model_validator(mode="after")
-    def _shares_sum_to_one(self) -> TrainingSettings:
-        if abs(sum(self.split) - 1) > 1e-9 or min(self.split) <= 0:
-            raise ValueError(f"split {self.split} must be four positive shares that sum to 1")
-        return self
-
-
-class CalibrationSettings(Section):
-    """Probability calibration and its release gate."""
-
-    ece_bins: int = Field(15, ge=5)
-    ece_gate: Fraction = 0.05
-    min_gate_rows: int = Field(6000, ge=100, description="out-of-sample rows the ECE gate needs")
-
-
-class GateSettings(Section):
-    """Release gates; identical in every profile."""
-
-    min_accuracy: Fraction = 0.52
-    confidence_level: Fraction = 0.95
-
-
-class DriftSettings(Section):
-    """Population stability."""
-
-    bins: int = Field(10, ge=4)
-    warn: float = Field(0.1, gt=0)
-    alert: float = Field(0.2, gt=0)
-    recent_days: int = Field(7, ge=1)
-
-
-class RetrainTriggerSettings(Section):
-    """When the sensor `retrain_when_needed` asks for a retraining."""
-
-    new_trades: int = Field(100, ge=1, description="closed trades since the champion's training")
-    win_rate_trades: int = Field(50, ge=1, description="latest trades that the win rate is over")
-    min_win_rate: Fraction = Field(0.5, description="share of winning trades below which to ask")
-    pause_hours: float = Field(6, ge=0, description="least time between two requests")
-    check_s: int = Field(300, ge=30, description="seconds between two looks")
 
 
 class RegistrySettings(Section):
@@ -267,6 +212,7 @@ class ServingSettings(Section):
     base_threshold: float = Field(0.55, gt=0.5, lt=1)
     vote: VoteSettings = VoteSettings()
     epistemic_p_limit: float = Field(0.05, gt=0)
+    ranges: RangeSettings = RangeSettings()
     metrics_namespace: str = "tradewind"
     client_timeout_s: float = Field(10, gt=0, description="how long a caller waits for an answer")
     client_attempts: int = Field(3, ge=1, description="tries of a read when the connection fails")
@@ -388,6 +334,9 @@ class EngineSettings(Section):
     time_exit_horizons: float = Field(2.0, gt=0, description="time exit after this many horizons")
     lease_s: float = Field(30, gt=0, description="a second engine is refused while the lease lives")
     require_edge: bool = Field(True, description="refuse an entry without positive net edge")
+    require_in_range: bool = Field(
+        True, description="refuse an entry on inputs outside the model's training range"
+    )
     entry_wait_bars: int = Field(1, ge=0, description="bars an unfilled entry may be late")
     poll_s: float = Field(0.25, gt=0, description="how often the loop looks for a new bar")
 
@@ -483,8 +432,12 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     regimes: RegimeSettings = RegimeSettings()
     training: TrainingSettings = TrainingSettings()
+    search: SearchSettings = SearchSettings()
     boosted: BoostedSettings = BoostedSettings()
     deep: DeepSettings = DeepSettings()
+    nhits: NHitsSettings = NHitsSettings()
+    patchtst: PatchTSTSettings = PatchTSTSettings()
+    gru: GRUSettings = GRUSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gates: GateSettings = GateSettings()

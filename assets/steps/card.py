@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DESCRIPTION_LIMIT = 5000
 """Characters of a version's description that MLflow's database keeps."""
 CARD_FILE = "model_card.md"
+PATHS = {"lightgbm": "predict", "transformer": "predict_deep"}
+"""Families with an endpoint of their own; the ensemble speaks for the others."""
 QUALITY = (("auc", 4), ("log_loss", 5), ("brier", 5), ("ece", 4), ("accuracy", 4))
 RIVALS = ("base_rate", "momentum", "logistic")
 REST = f"\n\n… the whole card is the run's artifact `{CARD_FILE}`."
@@ -126,6 +128,11 @@ def _figures(facts: CardFacts) -> list[str]:
         f"Uncertainty: abstains on {interval(metrics, 'abstain_share', 3)} of rows; mean "
         f"epistemic_p {interval(metrics, 'epistemic_p_mean', 4)}; the most confident 5 % are "
         f"right in {interval(metrics, 'confident_5pct_accuracy', 3)}.",
+        f"Intervals of mu: meant to hold {interval(metrics, 'conformal_level', 2)} of returns; "
+        f"on test rows they hold {interval(metrics, 'conformal_coverage', 3)}, walk-forward "
+        f"{interval(metrics, 'wf_conformal_coverage', 3)}; mean width "
+        f"{interval(metrics, 'conformal_width', 4)}. Inputs outside the training range: "
+        f"{interval(metrics, 'out_of_range_share', 4)} of rows.",
     ]
 
 
@@ -142,7 +149,7 @@ def _gates(facts: CardFacts) -> list[str]:
 
 def _use(facts: CardFacts) -> list[str]:
     name, symbol = facts.task.unit.name, facts.meta.symbols[0]
-    path = "predict" if facts.task.family == "lightgbm" else "predict_deep"
+    path = PATHS.get(facts.task.family, "predict_ensemble")
     return [
         "## Load and query",
         f"`mlflow.pyfunc.load_model('models:/{name}@champion')`, or once it has an alias, over "
@@ -150,7 +157,8 @@ def _use(facts: CardFacts) -> list[str]:
         "## Limitations",
         "Historical figures promise nothing. Markets change: it is stale after "
         f"{facts.settings.registry.max_model_age_days:g} days or on a drift alarm. The spread "
-        "over passes is no detector of inputs unlike the training data.",
+        "over passes is no detector of inputs unlike the training data: answers name such "
+        "inputs (`out_of_range`), and the policy holds on them.",
     ]
 
 

@@ -151,6 +151,7 @@ def _candidate(
         workdir=work.root,
     )
     calibrated = calibrate_candidate(settings, training_set, fitted.forecaster, task.key)
+    forecaster, last = fitted.refitted()
     step = settings.market.timeframe_ms
     meta = BundleMeta(
         family=task.family,
@@ -163,7 +164,7 @@ def _candidate(
         wide_names=fitted.samples.wide_names,
         data_fingerprint=training_set.data_fingerprint,
         train_start_ms=fitted.boundaries["train"][0],
-        train_end_ms=fitted.boundaries["train"][1] + step,
+        train_end_ms=fitted.boundaries[last][1] + step,
         data_end_ms=training_set.end_ms,
         seed=task.seed,
         epochs=fitted.report.epochs,
@@ -172,7 +173,7 @@ def _candidate(
         base_rate=calibrated.base_rate,
         gates="unknown",  # the registry's tag tells; the files are judged after they are made
     )
-    return ModelBundle(meta, fitted.forecaster, calibrated.choice.calibrator, calibrated.reference)
+    return ModelBundle(meta, forecaster, calibrated.choice.calibrator, calibrated.reference)
 
 
 def _saved(bundle: ModelBundle, report: EvaluationReport, work: Workspace) -> ModelBundle:

@@ -76,18 +76,18 @@ def retrain_params(settings: Settings, choices: Mapping[str, int]) -> dict[str, 
 
 def unit_params(settings: Settings, task: UnitTask) -> dict[str, object]:
     """Return every setting that defines the fit, named by its path in the settings."""
-    from tradewind.models.families import forecaster_class
+    from tradewind.models.families import family_settings, forecaster_class
 
     params = retrain_params(
         settings, {"days_back": task.days_back, "epochs": task.epochs, "seed": task.seed}
     )
     if forecaster_class(task.family).reads_wide:
         params["training.bag"] = settings.training.bag
-        section, values = "boosted", settings.boosted.model_dump()
     else:
         params |= {f"training.{name}": getattr(settings.training, name) for name in DEEP_PARAMS}
-        section, values = "deep", settings.deep.model_dump()
-    return params | {f"{section}.{name}": value for name, value in values.items()}
+    for section, values in family_settings(task.family, settings).items():
+        params |= {f"{section}.{name}": value for name, value in values.items()}
+    return params
 
 
 def place(tracking: Tracking, known: str | None, task: UnitTask) -> tuple[str | None, str]:

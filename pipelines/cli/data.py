@@ -5,24 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
 
 from pipelines.cli.output import JsonOption, emit, friendly, say, table
-from tradewind.errors import ErrorCode, TradewindError
+from tradewind.clock import parse_day, utc_text
 from tradewind.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from tradewind.market.ingest import IngestReport
+    from tradewind.market.ingest import IngestReport, SymbolIngest
 
 
 def utc(ms: int | None) -> str | None:
     """Return epoch milliseconds as UTC text."""
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M")
+    return None if ms is None else utc_text(ms)
 
 
 Symbols = typer.Option(
@@ -44,7 +41,11 @@ def settings_for(timeframe: str) -> Settings:
 @friendly
 def ingest(
     symbols: list[str] = Symbols,
-    since: str = typer.Option("", help="UTC date (2025-01-31) to read from; default: resume."),
+    since: str = typer.Option(
+        "",
+        help="UTC date (2025-01-31) to read from; default: what is missing of the setting"
+        " market.history_days (a folder: of all it has), and what is new.",
+    ),
     timeframe: str = Timeframe,
     as_json: bool = JsonOption,
 ) -> None:
@@ -57,7 +58,7 @@ def ingest(
     from tradewind.market.ingest import run_ingest
 
     settings = settings_for(timeframe)
-    since_ms = parse_date(since) if since else None
+    since_ms = parse_day(since, "--since") if since else None
     report = run_ingest(
         settings, open_clock(settings), symbols=names(symbols) or None, since_ms=since_ms
     )
@@ -122,15 +123,8 @@ def tell_errors(errors: Mapping[str, str | None]) -> None:
         raise typer.Exit(1)
 
 
-def parse_date(text: str) -> int:
-    """Return a UTC date as epoch milliseconds."""
-    try:
-        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise TradewindError(
-            ErrorCode.BAD_INPUT, f"{text!r} is not a date", "Write it as 2025-01-31 (UTC)"
-        ) from error
-    return int(day.timestamp() * 1000)
+def _counts(done: SymbolIngest) -> list[int]:
+    return [done.added, done.replaced, done.quarantined, done.gaps]
 
 
 def _print_ingest(report: IngestReport) -> None:
@@ -141,11 +135,8 @@ def _print_ingest(report: IngestReport) -> None:
         [
             [
                 done.symbol,
-                done.added,
-                done.replaced,
-                done.quarantined,
-                done.gaps,
-                utc(done.last_ts),
+                *([None] * 4 if done.error_code else _counts(done)),
+                f"failed: {done.error_code}" if done.error_code else utc(done.last_ts),
             ]
             for done in report.symbols
         ],

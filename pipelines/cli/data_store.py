@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipelines.cli.data import Symbols, Timeframe, names, parse_date, settings_for, tell_errors, utc
+from pipelines.cli.data import Symbols, Timeframe, names, settings_for, tell_errors, utc
 from pipelines.cli.output import JsonOption, emit, friendly, say, table
+from tradewind.clock import DAY, parse_day, utc_text
 from tradewind.settings import load_settings
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def status(
     from tradewind.market.status import data_status
 
     settings = load_settings()
-    found = data_status(settings, open_clock(settings), names(symbols))
-    emit(asdict(found), as_json, lambda: _print_status(found))
+    wanted = names(symbols)
+    found = data_status(settings, open_clock(settings), wanted)
+    emit(asdict(found), as_json, lambda: _print_status(found, wanted))
     tell_errors({f"{s.symbol} {s.timeframe or s.kind}": s.error for s in found.series})
 
 
@@ -59,7 +61,7 @@ def gaps(
             return
         table(
             f"{len(rows)} gaps, {sum(row['bars'] for row in rows)} bars, of set {store.set_id}",
-            ["symbol", "bars of", "from (UTC)", "to (UTC)", "missing", "source has none"],
+            ["symbol", "of", "from (UTC)", "to (UTC)", "missing", "confirmed"],
             [
                 [
                     row["symbol"],
@@ -67,7 +69,7 @@ def gaps(
                     utc(row["from_ts"]),
                     utc(row["to_ts"]),
                     row["bars"],
-                    "confirmed" if row["confirmed"] else "not confirmed",
+                    "yes" if row["confirmed"] else "no",
                 ]
                 for row in rows
             ],
@@ -134,8 +136,8 @@ def export(
         file,
         symbol=symbol,
         kind=kind,
-        start_ms=parse_date(since) if since else None,
-        until_ms=parse_date(until) if until else None,
+        start_ms=parse_day(since, "--since") if since else None,
+        until_ms=parse_day(until, "--until") if until else None,
     )
     span = f"{utc(done.first_ts)} to {utc(done.last_ts)} UTC" if done.rows else "no rows there"
     emit(asdict(done), as_json, lambda: say(f"{done.rows} rows, {span}, written to {done.file}"))
@@ -162,9 +164,21 @@ def enumerate_errors(report: UpkeepReport) -> list[tuple[int, str]]:
     return list(enumerate(report.errors, start=1))
 
 
-def _print_status(found: DataStatus) -> None:
+def _print_nothing(found: DataStatus, wanted: list[str]) -> None:
+    what = f"nothing of {', '.join(wanted)}" if wanted else "nothing"
+    say(f"{what} is stored in set {found.set_id}; run `tradewind ingest`")
+    _print_others(found)
+
+
+def _print_others(found: DataStatus) -> None:
+    """Name the sets that are stored beside the one in use: no other command shows them."""
+    if found.other_sets:
+        say(f"stored beside it: {', '.join(found.other_sets)}; the last ingestion's set is in use")
+
+
+def _print_status(found: DataStatus, wanted: list[str]) -> None:
     if not found.series:
-        say(f"nothing is stored in set {found.set_id}; run `tradewind ingest`")
+        _print_nothing(found, wanted)
         return
     table(
         f"set {found.set_id} at market time {utc(found.now_ms)} UTC",
@@ -172,6 +186,7 @@ def _print_status(found: DataStatus) -> None:
         [_status_row(series) for series in found.series],
     )
     say(f"stored in {found.place}")
+    _print_others(found)
 
 
 def _status_row(series: SeriesStatus) -> list[object]:
@@ -183,7 +198,9 @@ def _status_row(series: SeriesStatus) -> list[object]:
     holes = None
     if series.gaps is not None:
         holes = f"{series.gaps} ({series.missing} bars)" if series.gaps else "0"
-    span = f"{_day(series.first_ts)} {_day(series.last_ts)}" if series.rows else None
+    span = None
+    if series.first_ts is not None and series.last_ts is not None:
+        span = f"{utc_text(series.first_ts, DAY)} {utc_text(series.last_ts, DAY)}"
     refused = series.quarantined if series.timeframe else None
     return [series.symbol, kind, span, series.rows, holes, in_words(series.staleness_s), refused]
 
@@ -194,10 +211,6 @@ KIND_WORDS = {
     "long_short_ratio": "long/short",
     "mark": "mark",
 }
-
-
-def _day(ms: int | None) -> str:
-    return (utc(ms) or "")[:10]
 
 
 def _print_upkeep(report: UpkeepReport) -> None:

@@ -45,6 +45,7 @@ LOOK = "Look"
 app.command(rich_help_panel=DATA)(data.ingest)
 app.command(rich_help_panel=DATA)(data.features)
 app.command(rich_help_panel=MODELS)(models.train)
+app.command(rich_help_panel=MODELS)(models.search)
 app.command(rich_help_panel=MODELS)(evaluate.evaluate)
 app.command("evaluate-champions", rich_help_panel=MODELS)(models.evaluate_champions)
 app.command(rich_help_panel=MODELS)(models.drift)

@@ -1,4 +1,4 @@
-"""Commands of the models: train, evaluate, drift, promote, rollback."""
+"""Commands of the models: train, search, evaluate, drift, promote, rollback."""
 
 from __future__ import annotations
 
@@ -59,6 +59,51 @@ def train(
         sys.stderr.write(f"error: {error}\n")
     if not outcome.success:
         raise typer.Exit(1)
+
+
+@friendly
+def search(
+    family: str = typer.Option("lightgbm", "--family", "-f", help="Family to search for."),
+    symbol: str = typer.Option("", "--symbol", "-s", help="One symbol's own model; else pooled."),
+    trials: int = typer.Option(0, min=0, help="Trials in all; 0: the setting search.trials."),
+    days_back: int = typer.Option(0, min=0, help="Days of labelled bars; 0: the setting."),
+    holdout_days: int = typer.Option(0, min=0, help="Newest days that no trial sees; 0: setting."),
+    dry_run: bool = typer.Option(False, help="Show the space and stop."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Launch the Dagster job `search`: other hyperparameters, each a run nested in MLflow.
+
+    A search that was stopped goes on; with more --trials it goes further.
+    """
+    from tradewind.models.search import default_params, space_of
+
+    settings = load_settings()
+    if dry_run:
+        now = default_params(settings, family)
+        space = {item.path: [item.low, item.high] for item in space_of(family)}
+        emit(
+            {"space": space, "now": now},
+            as_json,
+            lambda: table(
+                f"search of {family}",
+                ["setting", "from", "to", "now"],
+                [[name, *map(str, ends), str(now[name])] for name, ends in space.items()],
+            ),
+        )
+        return
+    from rich.console import Console
+
+    from pipelines.search import print_report, run_search_job
+
+    config: dict[str, Any] = {
+        "family": family,
+        "symbol": symbol,
+        "trials": trials or settings.search.trials,
+        **({"days_back": days_back} if days_back else {}),
+        **({"holdout_days": holdout_days} if holdout_days else {}),
+    }
+    report = run_search_job(settings, config, console=Console(quiet=as_json))
+    emit(report, as_json, lambda: print_report(report))
 
 
 @friendly

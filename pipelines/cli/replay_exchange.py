@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipelines.cli.output import friendly
+from tradewind.clock import MINUTE, utc_text
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
@@ -177,4 +178,4 @@ def _print_state(exchange: ReplayExchange) -> None:
 
 def _time_of(exchange: ReplayExchange) -> str:
     state = next(iter(exchange.states.values()))
-    return datetime.fromtimestamp(state.now_ms() / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return utc_text(state.now_ms(), f"{MINUTE}:%S")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.probe import grpc_problem
 from tradewind.settings import UpSettings
 
 DEFAULTS = UpSettings()
@@ -70,18 +71,8 @@ def code_server(port: int, limits: UpSettings = DEFAULTS) -> Probe:
     """Well when Dagster's gRPC server calls itself serving."""
 
     def probe(_started: Started) -> str | None:
-        import grpc
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            question = health_pb2.HealthCheckRequest(service="DagsterApi")
-            try:
-                answer = stub.Check(question, timeout=limits.answer_s)
-            except grpc.RpcError as error:
-                return f"gRPC on port {port}: {error.code().name}"
-        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-        return None if serving else f"gRPC on port {port}: not serving"
+        problem = grpc_problem(f"127.0.0.1:{port}", limits.answer_s)
+        return None if problem is None else f"gRPC on port {port}: {problem}"
 
     return probe
 

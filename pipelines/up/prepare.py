@@ -65,30 +65,15 @@ def _experiment(settings: Settings) -> None:
 
 
 def _ingest(settings: Settings, instance: Any, console: Console) -> None:
-    from pipelines.definitions import defs
-    from pipelines.launch import IN_OUR_LOCATION, QUIET
-    from pipelines.progress import progress_bar
+    from pipelines.launch import ingest_symbols
     from tradewind.clock import WallClock
     from tradewind.ledger import open_ledger, set_replay_clock
 
     with open_ledger(settings) as ledger:
         if settings.clock == "replay":
             set_replay_clock(ledger, WallClock().now_ms())  # every bar has closed by now
-    job = defs.resolve_job_def("ingest")
-    symbols = settings.market.all_symbols
     console.print("[bold cyan]▶ ingest[/] the home holds no bars yet: one Dagster run a symbol")
-    with progress_bar(console) as bar:
-        task = bar.add_task("ingest", total=len(symbols), note="")
-        for symbol in symbols:
-            bar.update(task, note=symbol)
-            job.execute_in_process(
-                instance=instance,
-                partition_key=symbol,
-                run_config=QUIET,
-                tags=IN_OUR_LOCATION,
-                raise_on_error=True,
-            )
-            bar.advance(task)
+    ingest_symbols(settings, instance, console)
 
 
 def _newest_close(settings: Settings) -> int | None:

@@ -132,6 +132,8 @@ def test_a_symbol_that_fails_stops_no_other_and_is_not_tried_again(
         "SOLUSDT": True,
     }
     assert not [e for e in results["ETHUSDT"].all_events if e.is_step_up_for_retry]
+    told = [entry.user_message for entry in instance.all_logs(results["BTCUSDT"].run_id)]
+    assert any(text.startswith("reference symbol ETHUSDT: corrupt_file") for text in told)
 
 
 def test_an_exchange_out_of_reach_is_asked_again(

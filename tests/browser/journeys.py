@@ -11,6 +11,11 @@ RUN_LIMIT_S = 480
 JOB = "retrain"
 DAYS_BACK = 39
 CLICK_PAUSE_S = 3
+ZOOM_PAUSE_S = 0.5
+FADE_S = 1
+"""A dialog comes up slowly."""
+GRAPH_STEPS = 4
+"""Clicks on the graph's minus until five assets above each other fit."""
 RUN_PAGE = re.compile(r"/runs/[0-9a-f-]{36}")
 EDITOR_LINES = """
 return [...document.querySelectorAll(".CodeMirror-line")].map(line => line.innerText)
@@ -99,6 +104,72 @@ def open_checks(page: Page, dagster: str, asset: str) -> str:
     page.click("//a[contains(@href, '/assets')][normalize-space()='Catalog']")
     page.click(f"//a[contains(@href, '/assets/{asset}')]")
     return page.see("Latest materialization", "Metadata")
+
+
+def open_check(page: Page, name: str) -> str:
+    """From an asset's page to one of its checks; returns what the page reads."""
+    page.click("//*[@role='tab'][starts-with(normalize-space(), 'Checks')]")
+    page.click(f"(//a[contains(@href, '{name}')] | //*[normalize-space(text())='{name}'])[1]")
+    return page.see("Evaluation result", "Metadata")
+
+
+def open_picture(page: Page, name: str) -> int:
+    """Open a picture among the metadata on the page; returns its width."""
+    page.click("//*[normalize-space(text())='[Show Markdown]']")
+    page.see(name, "Close")
+    width = int(page.until(lambda: page.driver.execute_script(WIDEST_IMAGE), "an image"))
+    time.sleep(FADE_S)
+    return width
+
+
+def open_graph(page: Page, dagster: str, group: str) -> str:
+    """Open the lineage of a group of assets, small enough to be seen whole; returns its text."""
+    page.open(f"{dagster}/locations/__repository__@tradewind/asset-groups/{group}")
+    page.see("Latest event", "Partitions")
+    for _ in range(GRAPH_STEPS):
+        page.click("//button[.//*[@aria-label='zoom_out']]")
+        time.sleep(ZOOM_PAUSE_S)
+    return page.text
+
+
+def launch_backfill(page: Page, partitions: int) -> str:
+    """From the graph of a group: materialise every partition of it; returns the backfill's id."""
+    page.click("//button[contains(normalize-space(), 'Materialize all')]")
+    page.see("Partition selection")
+    page.press("All")
+    page.see(f"{partitions} partitions")
+    page.press("Launch backfill")
+    text = page.see("Created backfill")
+    found = re.search(r"Created backfill (\w+)", text)
+    assert found is not None, text
+    return found[1]
+
+
+def open_backfills(page: Page, dagster: str) -> str:
+    """From the first page to the list of backfills; returns what it reads."""
+    page.open(dagster)
+    page.click("//a[contains(@href, '/runs')][normalize-space()='Runs']")
+    page.press("Backfills")
+    return page.see("Launched by", "Created at")
+
+
+def watch_backfill(page: Page, dagster: str, backfill: str, picture: str) -> str:
+    """Look at a backfill's page until it ends, with a picture half-way; returns its last text."""
+    seen: set[str] = set()
+
+    def ended() -> bool:
+        page.open(f"{dagster}/runs/b/{backfill}")
+        text = page.see("Partition selection", "% completed")
+        status = text.partition("\nStatus\n")[2].partition("\n")[0]
+        shares = [int(share) for share in re.findall(r"(\d+)% completed", text)]
+        if status == "In progress" and ("In progress" not in seen or 0 < min(shares) < 100):
+            page.picture(picture)
+        seen.add(status)
+        return status not in ("Requested", "In progress")
+
+    page.until(ended, "the backfill's end", RUN_LIMIT_S)
+    assert "In progress" in seen
+    return page.text
 
 
 # -- MLflow -------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from tradewind.settings import load_settings
 def test_columns_types_and_first_warm_row() -> None:
     frame = compute_features(market(500), "ETHUSDT", small_settings())
     assert frame.columns == [
-        *("ts", "close", *WIDE, "atr", "history", "warm", "regime", "regime_computed"),
-        *("regime_state", "regime_confidence", "regime_1h", "regime_4h"),
+        *("ts", "high", "low", "close", *WIDE, "atr", "history", "warm"),
+        *("regime", "regime_computed", "regime_state", "regime_confidence"),
+        *("regime_1h", "regime_4h"),
     ]
     assert all(frame[name].dtype == pl.Float64 for name in WIDE)
     assert frame.null_count().sum_horizontal().item() == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.features import STEP, market, small_settings
-from tradewind.features._indicators import NAMES, recursive_indicators
+from tradewind.features._indicators import recursive_indicators
 from tradewind.features._rolling import rolling_extremes, rolling_moments
 from tradewind.features.compute import compute_features
 from tradewind.features.definitions import ANCHOR_BARS
@@ -203,7 +203,7 @@ def test_rolling_windows_depend_on_nothing_else(values: list[float], window: int
     least, greatest = rolling_extremes(x, x, window)
     for i in range(window - 1, len(x)):
         part = x[i - window + 1 : i + 1]
-        alone = rolling_moments(part, window, ddof=0)
+        alone = rolling_moments(part, window, ddof=0, place=i - window + 1)
         assert (mean[i], std[i]) == (alone[0][-1], alone[1][-1])
         assert (least[i], greatest[i]) == (part.min(), part.max())
         assert std[i] == pytest.approx(part.std(), rel=1e-6, abs=1e-9 * part.max())
@@ -215,16 +215,15 @@ def test_recursions_are_the_same_to_the_bit_from_any_long_enough_history() -> No
     own = market(3 * ANCHOR_BARS, seed=5)["BTCUSDT"]
     warmup = 400
 
-    def indicators(first: int) -> dict[str, Floats]:
+    def indicators(first: int) -> Floats:
         part = own[first:]
         return recursive_indicators(
             part["ts"].to_numpy(),
-            {name: part[name].to_numpy() for name in ("high", "low", "close")},
+            np.stack([part[name].to_numpy() for name in ("high", "low", "close")]),
             np.zeros(part.height, dtype=np.int64),
             step_ms=STEP,
             warmup=warmup,
         )
 
     full, tail = indicators(0), indicators(own.height - 2 * ANCHOR_BARS - warmup)
-    for name in NAMES:
-        assert full[name][-ANCHOR_BARS:].tobytes() == tail[name][-ANCHOR_BARS:].tobytes()
+    assert full[:, -ANCHOR_BARS:].tobytes() == tail[:, -ANCHOR_BARS:].tobytes()

@@ -190,10 +190,13 @@ def test_auto_never_falls_from_real_prices_to_simulated_ones(
     make_settings: Callable[..., Settings], market: Market
 ) -> None:
     run_ingest(market.settings(source="auto"), market.clock)
-    offline = make_settings(market={"proxy": f"http://127.0.0.1:{closed_port()}"})
+    port = closed_port()
+    offline = make_settings(market={"proxy": f"http://me:secret@127.0.0.1:{port}"})
     with pytest.raises(TradewindError) as caught:
         run_ingest(offline, market.clock)
     assert caught.value.code is ErrorCode.EXCHANGE_UNREACHABLE
+    assert f"127.0.0.1:{port} (setting market.proxy) runs" in caught.value.hint
+    assert "secret" not in str(caught.value)
     active = active_set(offline)
     assert active is not None
     assert active.set_id == "binance_usdm_perp"

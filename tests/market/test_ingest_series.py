@@ -192,6 +192,27 @@ def test_a_confirmed_gap_stays_confirmed_when_it_is_not_asked_for_again(
     assert store_for(settings).gaps("BTCUSDT")["confirmed"].all()
 
 
+def test_confirmed_outages_of_an_exchange_are_asked_for_in_turn(
+    settings: Settings, source: RecordingSource
+) -> None:
+    starts = (300, 900, 2000)
+    path = source.root / "binance_usdm_perp_15m" / "BTCUSDT_15m.parquet"
+    BTC.filter(~pl.int_range(pl.len()).is_in(starts)).write_parquet(path)
+    assert ingest(work(settings, source)).gaps == 3
+    holes = {START_MS + place * STEP for place in starts}
+
+    def asked(now: int) -> list[int]:
+        source.asked.clear()
+        ingest(work(settings, source, now))
+        return [start for kind, start, _ in source.asked if kind == "bars" and start in holes]
+
+    turns = [asked(END + run * STEP) for run in range(3)]
+    assert sorted(turns) == [[start] for start in sorted(holes)]
+    BTC.write_parquet(path)  # the exchange has found its bars
+    assert [ingest(work(settings, source, END + run * STEP)).gaps for run in range(3)][-1] == 0
+    assert work(settings, source).store.timestamps("BTCUSDT", "15m").equals(BTC["ts"])
+
+
 PLANTED = {
     10: ("close", math.nan),
     20: ("high", math.inf),

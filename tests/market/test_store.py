@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.support.synthetic import START_MS, random_walk_bars
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import sha256_tree
+from tradewind.market._files import LocalFiles
 from tradewind.market.sets import bars_folder, companion_folder
 from tradewind.market.store import BarStore, WriteReport
 
@@ -226,6 +227,26 @@ def test_a_symbol_cannot_leave_the_store(store: BarStore, symbol: str) -> None:
     assert caught.value.code is ErrorCode.UNKNOWN_SYMBOL
     with pytest.raises(TradewindError):
         store.write_bars(symbol, "15m", BARS)
+
+
+class Vanishing(LocalFiles):
+    """A folder in which retention removes the oldest month just after it was listed."""
+
+    def partitions(self, folder: str) -> list[str]:
+        """List a month more than there is."""
+        found = super().partitions(folder)
+        return [f"{folder}/2024-12.parquet", *found] if found else []
+
+
+def test_a_month_that_vanishes_after_it_was_listed_is_no_error(store: BarStore) -> None:
+    read = [
+        lambda: store.read_bars("BTCUSDT", "15m", until_ms=END).height,
+        lambda: store.fingerprint(["BTCUSDT"], "15m", until_ms=END),
+        lambda: store.change_token("BTCUSDT", "15m"),
+    ]
+    before = [ask() for ask in read]
+    store.files = Vanishing(store.root, 1.0)
+    assert [ask() for ask in read] == before
 
 
 def test_what_is_no_bar_is_refused_and_nothing_changes(store: BarStore) -> None:

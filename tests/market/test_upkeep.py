@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -118,6 +119,17 @@ def test_compaction_gives_the_bytes_that_the_store_writes(settings: Settings) ->
     assert (change.action, change.kind, change.month) == ("compact", "1h", "2024-02")
     assert change.saved > 0
     assert sha256_tree(settings.store_root) == before
+
+
+def test_a_month_that_another_upkeep_has_dropped_is_no_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = keeping(settings, bars_days=100)
+    expected = run_upkeep(short, ManualClock(END), dry_run=True)
+    listed = BarStore.months
+    gone = lambda self, kind, symbol: ("2022-01", *listed(self, kind, symbol), "2029-01")  # noqa: E731
+    monkeypatch.setattr(BarStore, "months", gone)
+    assert run_upkeep(short, ManualClock(END)) == replace(expected, dry_run=False)
 
 
 def test_a_partition_that_is_corrupt_is_named_and_the_rest_goes_on(settings: Settings) -> None:

@@ -114,3 +114,18 @@ def test_a_probability_that_is_nan_is_refused() -> None:
     y = np.array([0.0, 1.0] * 100)
     with pytest.raises(TradewindError, match="model_unusable"):
         fit_calibrator(np.where(np.arange(200) == 3, np.nan, 0.5), y, ts=np.arange(200))
+
+
+def test_a_richer_map_has_to_be_clearly_better_than_a_simpler_one() -> None:
+    days = 60
+    ts = np.repeat(np.arange(days * 96, dtype=np.int64), 3) * 900_000
+    kinds: dict[float, list[str]] = {1.0: [], 0.3: []}
+    for slope, found in kinds.items():
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            logit = rng.normal(0, 0.15 / slope, len(ts))
+            y = (rng.random(len(ts)) < 1 / (1 + np.exp(-slope * logit))).astype(float)
+            raw = 1 / (1 + np.exp(-logit))
+            found.append(fit_calibrator(raw, y, ts=ts, horizon=16).kind)
+    assert kinds[1.0].count("identity") >= 5, "nothing is wrong, so nothing is repaired"
+    assert "identity" not in kinds[0.3], "three times too sure is seen"

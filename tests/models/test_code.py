@@ -18,7 +18,7 @@ def test_families_differ() -> None:
 @pytest.mark.parametrize(
     ("module", "counts"),
     [
-        ("tradewind.models._transformer_fit", True),
+        ("tradewind.models._deep_fit", True),
         ("tradewind.models._mc_dropout", True),
         ("tradewind.models.calibration", True),
         ("tradewind.models._lightgbm", False),

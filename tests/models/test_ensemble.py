@@ -27,6 +27,17 @@ BUY, SELL, HOLD = Action.BUY, Action.SELL, Action.HOLD
 MEMBER = Member("lightgbm", "v/1", 0.6, 0.001, 0.001, 0.004, 0.01, 0.2, 0.8, 0.01)
 
 
+def test_the_interval_of_the_ensemble_is_the_mean_of_its_members_by_skill() -> None:
+    narrow = replace(MEMBER, mu=0.0, mu_low=-0.01, mu_high=0.01, skill=0.03)
+    wide = replace(MEMBER, version="w/1", mu=0.004, mu_low=-0.03, mu_high=0.05, skill=0.01)
+    mute = replace(MEMBER, version="m/1", skill=0.0)
+    found = combine_members([narrow, wide, mute], threshold=0.55)
+    assert (found.mu_low, found.mu_high) == pytest.approx((-0.015, 0.02))
+    speaks = replace(mute, skill=0.02)
+    found = combine_members([narrow, wide, speaks], threshold=0.55)
+    assert (found.mu_low, found.mu_high) == (None, None)
+
+
 def _votes(*parts: tuple[Action, float]) -> list[Ballot]:
     return [Ballot(action, sure, 1.0) for action, sure in parts]
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
@@ -21,8 +22,11 @@ from tradewind.settings import Settings, load_settings
 Call = Callable[..., Result]
 COMMANDS = (
     "ingest",
+    "data",
+    "replay-exchange",
     "features",
     "train",
+    "search",
     "evaluate",
     "evaluate-champions",
     "drift",
@@ -30,6 +34,7 @@ COMMANDS = (
     "rollback",
     "serve",
     "trade",
+    "kill",
     "demo",
     "up",
     "logs",
@@ -76,6 +81,10 @@ def test_every_command_explains_itself(call: Call, name: str) -> None:
 def test_help_names_every_command(call: Call) -> None:
     shown = call("--help").output
     assert [name for name in COMMANDS if name not in shown] == []
+
+
+def test_no_command_is_left_out_here() -> None:
+    assert set(COMMANDS) == set(get_group(app).commands)
 
 
 def test_no_bars(call: Call) -> None:

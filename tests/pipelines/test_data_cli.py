@@ -71,6 +71,34 @@ def test_ingest_takes_symbols_with_commas_and_another_timeframe(call: Call, data
     assert kinds == {("BTCUSDT", "15m"), ("ETHUSDT", "15m"), ("SOLUSDT", "1h")}
 
 
+def test_a_failed_symbol_stands_in_the_table_and_stops_no_other(call: Call) -> None:
+    result = call("ingest", "-s", "BTCUSDT,NOPEUSDT", code=1)
+    (row,) = [line for line in result.stdout.splitlines() if "NOPEUSDT" in line]
+    assert "failed: unknown_symbol" in row
+    assert "3190" in result.stdout
+    assert "Use one it knows, such as" in result.stderr
+
+
+def test_a_start_that_is_not_past_is_refused(call: Call) -> None:
+    result = call("ingest", "--since", "2025-02-04", code=2)
+    assert "since = 2025-02-04 00:00 UTC is not before market time, 2025-02-03 08:00" in (
+        result.stderr
+    )
+    assert "nothing is stored" in call("data", "status").stdout
+
+
+def test_status_names_symbols_that_are_not_there_and_other_sets(
+    call: Call, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("ingest")
+    assert "nothing of XRPUSDT is stored" in call("data", "status", "-s", "XRPUSDT").stdout
+    (data / f"{SET}_15m").rename(data / "other_15m")
+    monkeypatch.setenv("TRADEWIND_MARKET__SET_ID", "other")
+    assert "stored beside it" not in call("data", "status").stdout
+    call("ingest")
+    assert f"stored beside it: {SET};" in call("data", "status").stdout
+
+
 def test_status_says_span_rows_gaps_and_age_within_eighty_columns(call: Call) -> None:
     assert "nothing is stored" in call("data", "status").stdout
     call("ingest")
@@ -102,7 +130,11 @@ def test_status_of_a_corrupt_series_names_it_and_tells_the_others(
 def test_gaps_are_listed(call: Call) -> None:
     assert "no gaps" in call("data", "gaps").stdout
     call("ingest")
-    assert "confirmed" in call("data", "gaps", "--symbols", "BTCUSDT").stdout
+    text = call("data", "gaps", "--symbols", "BTCUSDT").stdout
+    (row,) = [line for line in text.splitlines() if "BTCUSDT" in line]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        *("BTCUSDT", "15m", "2025-01-06 05:00", "2025-01-06 07:15", "10", "yes")
+    ]
     (gap,) = json.loads(call("data", "gaps", "--json").stdout)["gaps"]
     assert (gap["symbol"], gap["bars"], gap["confirmed"]) == ("BTCUSDT", 10, True)
     assert json.loads(call("data", "gaps", "-s", "ETHUSDT", "--json").stdout)["gaps"] == []
@@ -145,6 +177,8 @@ def test_export_refuses_what_it_cannot_write(call: Call, tmp_path: Path) -> None
     assert (
         "no_bars" in call("data", "export", str(tmp_path / "x.csv"), "-s", "XRPUSDT", code=1).stderr
     )
+    other = call("data", "export", str(tmp_path / "x.csv"), "-s", "BTCUSDT", "-t", "1h", code=1)
+    assert "(there are 15m bars of it)" in other.stderr
     assert not list(tmp_path.glob("x.*"))
 
 

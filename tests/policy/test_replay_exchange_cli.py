@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import signal
 import ssl
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -16,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
+from tests.support.exchange import exchange_process
 from tests.support.synthetic import random_walk_bars
 
 WAIT_S = 60
@@ -25,37 +21,21 @@ def test_a_rehearsal_starts_answers_and_ends(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "binance_usdm_perp_15m"
     folder.mkdir(parents=True)
     random_walk_bars(200).write_parquet(folder / "BTCUSDT_15m.parquet")
-    command = [
-        *(sys.executable, "-m", "pipelines.cli", "replay-exchange"),
-        *("--data", str(folder.parent), "--start", "2025-01-02T00:00", "--speed", "0"),
-        *("--fault", "html:1.0"),
-    ]
-    environment = {**os.environ, "TRADEWIND_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            lines: list[str] = []
-            deadline = time.monotonic() + WAIT_S
-            while not (lines and "CA_FILE" in lines[-1]):
-                assert time.monotonic() < deadline
-                lines.append(process.stdout.readline())
-            exports = dict(
-                shlex.split(line)[1].split("=", 1) for line in lines if line.startswith("export ")
-            )
-            context = ssl.create_default_context(cafile=exports["TRADEWIND_MARKET__CA_FILE"])
-            proxy = exports["TRADEWIND_MARKET__PROXY"]
-            with httpx.Client(proxy=proxy, verify=context, trust_env=False) as client:
-                answer = client.get("https://fapi.binance.com/fapi/v1/time")
-            assert answer.text.startswith("<html>")
-            process.send_signal(signal.SIGINT)
-            rest, _ = process.communicate(timeout=WAIT_S)
-        finally:
-            process.kill()
+    options = ("--start", "2025-01-02T00:00", "--speed", "0", "--fault", "html:1.0")
+    with exchange_process(tmp_path / "home", "--data", str(folder.parent), *options) as running:
+        exports = running.variables
+        context = ssl.create_default_context(cafile=exports["TRADEWIND_MARKET__CA_FILE"])
+        proxy = exports["TRADEWIND_MARKET__PROXY"]
+        with httpx.Client(proxy=proxy, verify=context, trust_env=False) as client:
+            answer = client.get("https://fapi.binance.com/fapi/v1/time")
+        assert answer.text.startswith("<html>")
+        running.process.send_signal(signal.SIGINT)
+        rest, _ = running.process.communicate(timeout=WAIT_S)
     assert exports["TRADEWIND_MARKET__SOURCE"] == "ccxt"
     assert exports["TRADEWIND_MARKET__EXCHANGES"] == '["binanceusdm"]'
-    assert "2025-01-02 00:00:00 UTC" in "".join(lines)
+    assert "2025-01-02 00:00:00 UTC" in running.printed
     assert "1 requests; faults: html × 1" in rest
-    assert process.returncode == 0
+    assert running.process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,11 @@ def make(family: str) -> tuple[ModelBundle, Samples]:
 
 
 @pytest.mark.parametrize(
-    "family", ["lightgbm", pytest.param("transformer", marks=pytest.mark.slow)]
+    "family",
+    [
+        "lightgbm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("xgboost", "transformer")),
+    ],
 )
 def test_mlflow_loads_a_registered_bundle_in_a_clean_process(
     family: str, tracking: Tracking, settings: Settings, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -13,12 +14,20 @@ from serving.questions import Ask, Kind, Problem, Question, check_samples, parse
 from serving.runtime import Runtime
 from serving.signals import signal_of
 from serving.smoke import answer_once
-from tests.support.serving import NOW_MS, STEP_MS, World, reseeded
+from tests.support.serving import (
+    NOW_MS,
+    STEP_MS,
+    World,
+    fit_bundle,
+    reseeded,
+    training_set,
+)
 from tradewind.contracts import Action, Prediction, Signal, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP
 from tradewind.ledger import set_replay_clock
 from tradewind.models.bundle import ModelBundle
+from tradewind.models.conformal import Conformal
 from tradewind.settings import ServingSettings
 
 Bundles = dict[str, ModelBundle]
@@ -108,6 +117,70 @@ def test_the_ensemble_names_its_members(predictor: Predictor) -> None:
     assert found.missing_members == ()
     assert found.model_version.startswith("ensemble-")
     assert found.mc_samples == 20
+
+
+def test_a_family_without_an_endpoint_speaks_in_the_ensemble(
+    make_world: Callable[..., World], bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    small = {"bag": 2, "epochs": 1, "days_back": 20, "families": ["lightgbm", "xgboost"]}
+    world = make_world(training=small)
+    trees = fit_bundle(world.settings, training_set(world.settings), "xgboost", "POOLED", 5)
+    alone = answer_once(world.settings, trees, NOW_MS)
+    assert [vote.family for vote in alone.votes] == ["xgboost"]
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(trees))
+    runtime = make_runtime(world)
+    runtime.table.refresh()
+    found = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert {vote.family: vote.model_version for vote in found.votes} == {
+        "lightgbm": "tradewind.lightgbm.BTCUSDT/1",
+        "xgboost": "tradewind.xgboost.POOLED/1",
+    }
+    assert found.missing_members == ()
+
+
+def _strange(bundle: ModelBundle) -> ModelBundle:
+    """Return the model with an interval, and a range that the next bar's `range` is outside."""
+    place = bundle.reference.names.index("range")
+
+    def below_zero(ends: tuple[float, ...]) -> tuple[float, ...]:
+        return (*ends[:place], -1.0, *ends[place + 1 :])
+
+    reference = dataclasses.replace(
+        bundle.reference,
+        low=below_zero(bundle.reference.low),
+        high=below_zero(bundle.reference.high),
+        conformal=Conformal(level=0.9, quantile=1.5, rows=100, independent=50.0),
+    )
+    return dataclasses.replace(bundle, reference=reference)
+
+
+def test_an_answer_has_its_interval_and_names_inputs_out_of_range(
+    make_world: Callable[..., World], bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    for action in ("flag", "off", "refuse"):
+        ranges = {"action": action, "margin": 0.5}
+        world = make_world(serving={"poll_s": 0.2, "ranges": ranges})
+        world.point(world.register(_strange(bundles["btc"])))
+        world.point(world.register(bundles["deep"]))
+        runtime = make_runtime(world)
+        runtime.table.refresh()
+        predictor = runtime.predictor
+        if action == "refuse":
+            refusal = problem(predictor, LIGHTGBM, "BTCUSDT")
+            assert refusal.code is ErrorCode.OUT_OF_RANGE
+            assert refusal.detail.endswith("tradewind.lightgbm.BTCUSDT/1: range")
+            assert predictor.ask_one(ENSEMBLE, Ask("BTCUSDT")).missing_members == ("lightgbm",)
+            continue
+        found = predictor.ask_one(LIGHTGBM, Ask("BTCUSDT"))
+        assert found.mu_low == pytest.approx(found.mu - 1.5 * found.uncertainty)
+        assert found.mu_high == pytest.approx(found.mu + 1.5 * found.uncertainty)
+        assert found.out_of_range == (("range",) if action == "flag" else ())
+        deep = predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
+        assert (deep.mu_low, deep.mu_high, deep.out_of_range) == (None, None, ())
+        both = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+        assert both.out_of_range == found.out_of_range
+        assert both.mu_low is None, "the transformer's version keeps no interval"
 
 
 def test_an_ensemble_of_one_says_so(predictor: Predictor) -> None:

@@ -1,8 +1,14 @@
-"""The product's replay exchange over frames that a test holds, however bad they are."""
+"""The product's replay exchange: over frames that a test holds, or as a user starts it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.market.sources import SourceKind, unknown_symbol
 
 KLINES = "/fapi/v1/klines"
+START_S = 60
 
 
 @dataclass
@@ -102,3 +109,36 @@ def fast_settings(exchange: ReplayExchange) -> dict[str, Any]:
         "backoff_max_s": 0.02,
         "rate_limit_ms": 1,
     }
+
+
+@dataclass
+class ExchangeProcess:
+    """`tradewind replay-exchange` in a process of its own, and what it printed at its start."""
+
+    process: subprocess.Popen[str]
+    printed: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that it tells a user to set."""
+        lines = [line for line in self.printed.splitlines() if line.startswith("export ")]
+        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
+
+
+@contextmanager
+def exchange_process(home: Path, *arguments: str) -> Iterator[ExchangeProcess]:
+    """Run the command until the block ends; its state is below ``home``."""
+    command = [sys.executable, "-m", "pipelines.cli", "replay-exchange", *arguments]
+    environment = {**os.environ, "TRADEWIND_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            deadline = time.monotonic() + START_S
+            while not (lines and "CA_FILE" in lines[-1]):
+                assert time.monotonic() < deadline
+                assert process.poll() is None, lines
+                lines.append(process.stdout.readline())
+            yield ExchangeProcess(process, "".join(lines))
+        finally:
+            process.kill()

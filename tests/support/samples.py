@@ -28,7 +28,8 @@ def planted_samples(
 ) -> Samples:
     """Return ``n`` rows per symbol whose scaled return is ``strength·x0 + N(0, 1)``.
 
-    ``x0`` is the first feature of the last bar, in the wide and in the deep set.
+    ``x0`` is the first feature of the last bar, in the wide and in the deep set. The second
+    decides ``reverted`` likewise; every fourth row has no such label.
     """
     rng = np.random.default_rng(seed)
     rows = tuple(
@@ -41,6 +42,8 @@ def planted_samples(
     funding[::3] = np.nan
     scale = rng.uniform(0.005, 0.02, len(bar))
     fwd_ret = scale * (strength * last[:, 0] + rng.normal(size=len(bar)))
+    reverted = (strength * last[:, 1] + rng.normal(size=len(bar)) > 0).astype(np.float64)
+    reverted[::4] = np.nan
     return Samples(
         ts=(START_MS + bar * TIMEFRAME_MS["15m"]).astype(np.int64),
         symbol=code.astype(np.int64),
@@ -51,6 +54,7 @@ def planted_samples(
         y_up=(fwd_ret > 0).astype(np.float64),
         fwd_ret=fwd_ret,
         scale=scale,
+        reverted=reverted,
     )
 
 
@@ -65,6 +69,7 @@ def shuffled(samples: Samples, *, seed: int = 0) -> Samples:
     order = np.random.default_rng(seed).permutation(len(samples))
     return replace(
         samples,
+        reverted=None if samples.reverted is None else samples.reverted[order],
         y_up=samples.y_up[order],
         fwd_ret=samples.fwd_ret[order] / samples.scale[order] * samples.scale,
     )

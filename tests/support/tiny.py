@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from tests.support.samples import WINDOW
 from tradewind.models.base import Forecaster
+from tradewind.models.families import create
+from tradewind.settings import Settings
+
+TINY: Mapping[str, Mapping[str, object]] = {
+    "features": {"window": WINDOW},
+    "training": {
+        "bag": 3,
+        "epochs": 6,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "max_epoch_samples": 2000,
+    },
+    "boosted": {
+        "max_rounds": 60,
+        "learning_rate": 0.1,
+        "early_stopping_rounds": 10,
+        "min_rounds": 1,
+    },
+    "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+    "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32},
+    "patchtst": {
+        **{"patch": 4, "stride": 2},
+        **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+    },
+    "gru": {"hidden": 16},
+}
+"""Sizes by section of the settings; a new family's section gets its own line here."""
 
 
-def tiny_forecaster(family: str) -> Forecaster:
-    """Return an unfitted forecaster of ``family``, small enough for a test."""
-    from tests.support.samples import NULLABLE
+def tiny_forecaster(family: str, **sections: Mapping[str, object]) -> Forecaster:
+    """Return an unfitted forecaster of ``family``, small enough for a test.
 
-    if family == "lightgbm":
-        from tradewind.models._lightgbm import BoosterSizes, LightGBMForecaster
-
-        sizes = BoosterSizes(bag=3, max_rounds=60, learning_rate=0.1, early_stopping_rounds=10)
-        return LightGBMForecaster(sizes, nullable=NULLABLE)
-    if family == "transformer":
-        from tradewind.models._transformer import TransformerForecaster
-        from tradewind.models._transformer_fit import FitPlan
-        from tradewind.models._transformer_net import NetShape
-
-        shape = NetShape(d_model=16, heads=2, layers=2, feedforward=32)
-        plan = FitPlan(epochs=6, batch_size=32, learning_rate=3e-3, max_epoch_samples=2000)
-        return TransformerForecaster(shape, plan)
-    raise AssertionError(f"give {family} a tiny size here")
+    ``sections`` replace single settings of the tiny ones.
+    """
+    sizes = {name: {**TINY.get(name, {}), **sections.get(name, {})} for name in {*TINY, *sections}}
+    return create(family, Settings(**sizes))  # type: ignore[arg-type]

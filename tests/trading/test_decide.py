@@ -65,6 +65,7 @@ def test_a_clear_prediction_buys() -> None:
         "freshness",
         "features",
         "uncertainty",
+        "inputs",
         "consensus",
         "threshold",
         "edge",
@@ -209,6 +210,10 @@ REFUSALS: dict[str, tuple[RefusalCode, dict[str, Any]]] = {
     },
     "price 0": (RefusalCode.BAD_FEATURES, {"market": replace(MARKET, price=0.0)}),
     "too uncertain": (RefusalCode.TOO_UNCERTAIN, {"prediction": prediction(epistemic_p=0.0501)}),
+    "strange inputs": (
+        RefusalCode.OUT_OF_RANGE,
+        {"prediction": prediction(out_of_range=("vol_20", "range"))},
+    ),
     "no consensus": (RefusalCode.NO_CONSENSUS, {"prediction": prediction(consensus="none")}),
     "below threshold": (RefusalCode.BELOW_THRESHOLD, {"prediction": prediction(0.5499)}),
     "short below threshold": (RefusalCode.BELOW_THRESHOLD, {"prediction": prediction(0.4501)}),
@@ -269,6 +274,20 @@ def test_refusal(case: str) -> None:
     assert decision.reasons[-1].code is code
     assert all(reason.code is None for reason in decision.reasons[:-1])
     assert Decision.model_validate_json(decision.model_dump_json()) == decision
+
+
+def test_strange_inputs_are_only_told_where_the_setting_allows_them() -> None:
+    engine = SETTINGS.engine.model_copy(update={"require_in_range": False})
+    settings = SETTINGS.model_copy(update={"engine": engine})
+    decision = run_decide(settings, prediction=prediction(out_of_range=("vol_20",)))
+    assert decision.action is Action.BUY
+    assert any("vol_20 (not required)" in reason.text for reason in decision.reasons)
+
+
+def test_serving_that_refuses_strange_inputs_is_a_hold_by_that_name() -> None:
+    problem = "out_of_range: inputs outside the training range of v/1: vol_20"
+    decision = run_decide(SETTINGS, prediction=None, problem=problem)
+    assert decision.refusal is RefusalCode.OUT_OF_RANGE
 
 
 def test_the_order_limit_refuses_when_it_is_nothing() -> None:

@@ -9,7 +9,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.features._rolling import divide, lagged, log_return, rolling_moments
 from tradewind.settings import MS_PER_DAY, TIMEFRAME_MS, Settings
 
 FloatArray = NDArray[np.float64]
@@ -42,23 +41,20 @@ def references(settings: Settings) -> tuple[str, str, str]:
     return symbols[0], symbols[1], symbols[2]
 
 
-def cross_features(
-    bars: Mapping[str, pl.DataFrame], symbol: str, grid: IntArray, settings: Settings
-) -> dict[str, FloatArray]:
-    """Return the ratio and lead features on ``grid`` (open times, every step).
+def reference_closes(
+    bars: Mapping[str, pl.DataFrame], grid: IntArray, settings: Settings
+) -> FloatArray:
+    """Return the references' closes on ``grid`` (open times, every step), shape (3, m).
 
     On one grid the as-of join on closed bars is the join on equal open times; a reference
     without the bar gives NaN, never an older one.
     """
-    first, second, third = references(settings)
-    close = {name: _close_on(bars, name, grid) for name in (first, second, third)}
-    lead = second if symbol == first else first
-    window = settings.features.ratio_window
-    return {
-        "ratio_BTC_ETH": _z_score(np.log(close[first] / close[second]), window),
-        "ratio_ETH_SOL": _z_score(np.log(close[second] / close[third]), window),
-        "lead_ret_BTC": lagged(log_return(close[lead]), 1),
-    }
+    return np.stack([_close_on(bars, name, grid) for name in references(settings)])
+
+
+def leader(symbol: str, settings: Settings) -> int:
+    """Return the place of the reference whose previous return is a feature of ``symbol``."""
+    return 1 if symbol == references(settings)[0] else 0
 
 
 def companion_features(
@@ -110,12 +106,12 @@ def _close_on(bars: Mapping[str, pl.DataFrame], name: str, grid: IntArray) -> Fl
             f"bars of reference symbol {name} are missing; given: {', '.join(bars) or 'none'}",
             "Pass the bars of every symbol in market.reference_symbols",
         )
-    frame = bars[name].filter(pl.col("ts").is_between(int(grid[0]), int(grid[-1])))
+    if not len(grid):
+        return np.empty(0)
+    ts, close = bars[name]["ts"].to_numpy(), bars[name]["close"].to_numpy()
+    first, end = np.searchsorted(ts, [grid[0], grid[-1] + 1])
+    if end - first == len(grid):
+        return close[first:end]
     out = np.full(len(grid), np.nan)
-    out[np.searchsorted(grid, frame["ts"].to_numpy())] = frame["close"].to_numpy()
+    out[np.searchsorted(grid, ts[first:end])] = close[first:end]
     return out
-
-
-def _z_score(x: FloatArray, window: int) -> FloatArray:
-    mean, std = rolling_moments(x, window, ddof=1)
-    return divide(x - mean, std, if_zero=0.0)

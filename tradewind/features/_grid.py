@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-COLUMNS = ("open", "high", "low", "close", "volume")
+COLUMNS = ("high", "low", "close", "volume")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,31 +23,46 @@ class Grid:
         Every open time from the first bar to the last, shape (m,).
     at
         Place of each existing bar in ``ts``, shape (n,).
-    bars
-        open, high, low, close, volume, shape (m,), NaN where there is no bar.
+    rows
+        high, low, close, volume of the bars that exist, shape (4, n).
+    table
+        The same on the grid, shape (4, m), NaN where there is no bar.
+    place
+        Number of the first grid point in absolute time.
     """
 
     ts: IntArray
     at: IntArray
-    bars: dict[str, FloatArray]
+    rows: FloatArray
+    table: FloatArray
+    place: int
 
     @classmethod
     def of(cls, frame: pl.DataFrame, step_ms: int) -> Grid:
         """Return the grid of bars that are sorted, unique and on it."""
-        rows = frame["ts"].to_numpy()
-        at = (rows - rows[0]) // step_ms if len(rows) else np.empty(0, dtype=np.int64)
-        count = int(at[-1]) + 1 if len(rows) else 0
-        first = int(rows[0]) if len(rows) else 0
-        ts = first + step_ms * np.arange(count, dtype=np.int64)
-        grid = cls(ts, at, {})
-        for name in COLUMNS:
-            grid.bars[name] = grid.spread(frame[name].to_numpy())
-        return grid
+        ts = frame["ts"].to_numpy()
+        first = int(ts[0]) if len(ts) else 0
+        at = (ts - first) // step_ms
+        count = int(at[-1]) + 1 if len(ts) else 0
+        rows = np.empty((len(COLUMNS), len(ts)))
+        for row, name in zip(rows, COLUMNS, strict=True):
+            row[:] = frame[name].to_numpy()
+        table = rows
+        if count > len(ts):
+            table = np.full((len(COLUMNS), count), np.nan)
+            table[:, at] = rows
+        grid = first + step_ms * np.arange(count, dtype=np.int64)
+        return cls(grid, at, rows, table, first // step_ms)
 
     @property
     def rows_ts(self) -> IntArray:
         """Open times of the bars that exist, shape (n,)."""
         return self.ts[self.at]
+
+    @property
+    def bars(self) -> dict[str, FloatArray]:
+        """Columns of the bars on the grid by name, shape (m,)."""
+        return dict(zip(COLUMNS, self.table, strict=True))
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Return one value per bar as one per grid point, NaN where there is no bar."""
@@ -56,6 +71,10 @@ class Grid:
         out = np.full(len(self.ts), np.nan)
         out[self.at] = values
         return out
+
+    def picked(self, table: FloatArray) -> FloatArray:
+        """Return the columns of a table on the grid where there is a bar, shape (…, n)."""
+        return table if len(self.at) == len(self.ts) else np.ascontiguousarray(table[:, self.at])
 
     def run_starts(self, max_gap: int) -> IntArray:
         """Return, for each bar, the row after the last hole of more than ``max_gap`` bars."""

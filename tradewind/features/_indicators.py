@@ -1,4 +1,4 @@
-"""TA-Lib's recursive indicators over a canonical trailing window.
+"""Recursive indicators over a canonical trailing window.
 
 A recursive indicator remembers where it started. Here it restarts at fixed points of absolute
 time (every ``ANCHOR_BARS`` bars), each time ``warmup`` bars before that point. So a value is
@@ -9,7 +9,6 @@ another; the fingerprints of two processes can be compared.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,79 +17,57 @@ from tradewind.features.definitions import ANCHOR_BARS, FAST, MACD, MIDDLE, PERI
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-EMA_PERIODS = {"ema_fast": FAST, "ema_middle": MIDDLE, "ema_slow": SLOW}
-NAMES = ("ema_fast", "ema_middle", "ema_slow", "rsi", "atr", "adx", "di_diff", "macd_hist")
+PERIODS = (FAST, MIDDLE, SLOW, PERIOD, *MACD)
 
 
 def recursive_indicators(
     ts: IntArray,
-    bars: dict[str, FloatArray],
+    bars: FloatArray,
     run_start: IntArray,
     *,
     step_ms: int,
     warmup: int,
     anchor_bars: int = ANCHOR_BARS,
-    names: Sequence[str] = NAMES,
-) -> dict[str, FloatArray]:
-    """Return indicators, in TA-Lib's own units, one value a bar.
+) -> FloatArray:
+    """Return indicators as TA-Lib defines them, in its units.
 
     Parameters
     ----------
     ts, bars
-        Open times and high, low, close of the bars that exist, shape (n,).
+        Open times, shape (n,), and high, low, close of the bars that exist, shape (3 or more, n).
     run_start
         For each bar, the row at which its unbroken history begins.
     warmup
         Bars before an anchor at which the recursion starts.
     anchor_bars
         Bars between two anchors.
-    names
-        Those of `NAMES` that are wanted.
 
     Returns
     -------
-    dict
-        NaN where TA-Lib has too few bars.
+    ndarray
+        One row for each of `_kernel.INDICATORS`, shape (8, n); NaN where TA-Lib has too few bars.
     """
-    out = {name: np.full(len(ts), np.nan) for name in names}
+    from tradewind.features import _kernel
+
+    out = np.empty((len(_kernel.INDICATORS), len(ts)))
     if not len(ts):
         return out
     piece = np.stack([run_start, ts // (anchor_bars * step_ms)])
     edges = np.flatnonzero(np.any(np.diff(piece, axis=1) != 0, axis=0)) + 1
-    bounds = [0, *edges.tolist(), len(ts)]
-    for first, end in itertools.pairwise(bounds):
+    for first, end in itertools.pairwise([0, *edges.tolist(), len(ts)]):
         start = max(int(run_start[first]), first - warmup)
-        window = {name: values[start:end] for name, values in bars.items()}
-        for name in names:
-            out[name][first:end] = _one(name, **window)[first - start :]
+        _kernel.indicators(_kernel.BEGINNING, PERIODS, bars, start, start, first, end, 0, out)
     return out
 
 
-def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray) -> float:
-    """Return the newest ATR(14) of a window in price units, NaN if it is too short."""
-    import talib  # it loads pandas when there is one
+def average_true_range(bars: FloatArray, start: int, end: int) -> float:
+    """Return ATR(14), price units, of the last of the bars ``start`` … ``end`` − 1.
 
-    if len(close) <= PERIOD:
-        return float("nan")
-    return float(talib.ATR(high, low, close, PERIOD)[-1])
+    NaN if they are too few; ``bars`` as in `recursive_indicators`.
+    """
+    from tradewind.features import _kernel
 
-
-def _one(name: str, high: FloatArray, low: FloatArray, close: FloatArray) -> FloatArray:
-    import talib
-
-    found: FloatArray
-    match name:
-        case "ema_fast" | "ema_middle" | "ema_slow":
-            found = talib.EMA(close, EMA_PERIODS[name])
-        case "rsi":
-            found = talib.RSI(close, PERIOD)
-        case "atr":
-            found = talib.ATR(high, low, close, PERIOD)
-        case "adx":
-            found = talib.ADX(high, low, close, PERIOD)
-        case "di_diff":
-            plus = talib.PLUS_DI(high, low, close, PERIOD)
-            found = plus - talib.MINUS_DI(high, low, close, PERIOD)
-        case _:
-            found = talib.MACD(close, *MACD)[2]
-    return found
+    out = np.full((len(_kernel.INDICATORS), 1), np.nan)
+    last = end - 1
+    _kernel.indicators(_kernel.BEGINNING, PERIODS, bars, start, start, last, end, last, out)
+    return float(out[_kernel.ATR, 0])

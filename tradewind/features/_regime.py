@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,25 +23,20 @@ IntArray = NDArray[np.int64]
 SLOW_ANCHOR_BARS = 128
 """Indicators of a slower timeframe restart at multiples of this many of its bars."""
 
-INDICATORS = ("ema_fast", "ema_middle", "ema_slow", "atr", "adx", "di_diff")
-
 
 @dataclass(frozen=True, eq=False)
 class RiskBars:
-    """High, low and close of the risk timeframe; ``ends`` is when each bucket closes."""
+    """Buckets of the risk timeframe: when each closes, and high, low and close, shape (4, n)."""
 
     ends: IntArray
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
+    bars: FloatArray
     span_ms: int
 
     def atr(self, close_ms: int) -> float:
         """Return ATR(14) over the buckets closed at ``close_ms``, NaN if there are too few."""
         end = int(np.searchsorted(self.ends, close_ms, side="right"))
         start = int(np.searchsorted(self.ends, close_ms - self.span_ms, side="right"))
-        part = slice(start, end)
-        return average_true_range(self.high[part], self.low[part], self.close[part])
+        return average_true_range(self.bars, start, end)
 
 
 RiskAtr = Callable[[int], float]
@@ -70,12 +65,10 @@ def risk_ms(settings: Settings) -> int:
 def risk_bars(bars: pl.DataFrame, settings: Settings) -> RiskBars:
     """Return the buckets of the risk timeframe, the newest perhaps unfinished."""
     length = risk_ms(settings)
-    buckets = _buckets(bars, length)
+    grid = Grid.of(_buckets(bars, length), length)
     return RiskBars(
-        ends=buckets["ts"].to_numpy() + length,
-        high=buckets["high"].to_numpy(),
-        low=buckets["low"].to_numpy(),
-        close=buckets["close"].to_numpy(),
+        ends=grid.rows_ts + length,
+        bars=grid.rows,
         span_ms=settings.features.risk_atr_bars * length,
     )
 
@@ -101,27 +94,24 @@ def regime_rows(settings: Settings) -> int:
 
 def symbol_regimes(
     symbol: str,
-    ts: IntArray,
     long: pl.DataFrame,
     grid: Grid,
-    indicators: Mapping[str, FloatArray],
+    indicators: FloatArray,
     settings: Settings,
 ) -> dict[str, RegimeSeries]:
-    """Return the regimes by timeframe, the trading one first, one value for each of ``ts``.
+    """Return the regimes by timeframe, the trading one first, one value for each bar of ``grid``.
 
     Parameters
     ----------
-    ts
-        Open times of the rows that are asked for.
     long
-        Bars of the symbol that end with them and go back as far as the slow ones need.
+        Bars of the symbol that end with the grid's and go back as far as the slow ones need.
     grid, indicators
-        The rows' own bars on the grid, and their recursive indicators (one value a row).
+        Bars, and what `recursive_indicators` says of them.
     """
     step, trading = settings.market.timeframe_ms, settings.market.timeframe
+    ts = grid.rows_ts
     risk = functools.cache(risk_bars(long, settings).atr)
-    on_grid = {name: grid.spread(indicators[name]) for name in INDICATORS}
-    own = _detected(symbol, trading, grid, on_grid, risk, settings, ANCHOR_BARS)
+    own = _detected(symbol, trading, grid, indicators, risk, settings, ANCHOR_BARS)
     found: dict[str, RegimeSeries] = {trading: own.take(grid.at)}
     for timeframe in slower_timeframes(settings):
         span = TIMEFRAME_MS[timeframe]
@@ -143,18 +133,15 @@ def _slow_regimes(
     if buckets.height and int(buckets["ts"][0]) < int(long["ts"][0]):
         buckets = buckets[1:]  # its beginning is not known
     grid = Grid.of(buckets, span)
-    own = {name: buckets[name].to_numpy() for name in ("high", "low", "close")}
     indicators = recursive_indicators(
         grid.rows_ts,
-        own,
+        grid.rows,
         grid.run_starts(settings.features.max_gap_bars * settings.market.timeframe_ms // span),
         step_ms=span,
         warmup=settings.regimes.warmup_bars,
         anchor_bars=SLOW_ANCHOR_BARS,
-        names=INDICATORS,
     )
-    on_grid = {name: grid.spread(indicators[name]) for name in INDICATORS}
-    series = _detected(symbol, timeframe, grid, on_grid, risk, settings, SLOW_ANCHOR_BARS)
+    series = _detected(symbol, timeframe, grid, indicators, risk, settings, SLOW_ANCHOR_BARS)
     return grid.rows_ts, series.take(grid.at)
 
 
@@ -162,15 +149,14 @@ def _detected(
     symbol: str,
     timeframe: str,
     grid: Grid,
-    indicators: Mapping[str, FloatArray],
+    indicators: FloatArray,
     risk: RiskAtr,
     settings: Settings,
     anchor_bars: int,
 ) -> RegimeSeries:
     cfg, length = settings.regimes, TIMEFRAME_MS[timeframe]
-    metrics = regime_metrics(
-        grid.bars, indicators, _risk_atr_at(grid.ts + length, risk, risk_ms(settings)), cfg
-    )
+    risk_atr = _risk_atr_at(grid.ts + length, risk, risk_ms(settings))
+    metrics = regime_metrics(grid, indicators, risk_atr, cfg)
     return detect(
         timeframe,
         grid.ts // length,
@@ -183,33 +169,41 @@ def _detected(
 
 
 def regime_metrics(
-    bar: Mapping[str, FloatArray],
-    indicators: Mapping[str, FloatArray],
+    grid: Grid,
+    indicators: FloatArray,
     risk_atr: FloatArray,
     cfg: RegimeSettings,
 ) -> dict[str, FloatArray]:
     """Return `regimes.kinds.METRICS` of bars on their grid, NaN where there are too few."""
-    close, high, low = bar["close"], bar["high"], bar["low"]
-    fast, middle, slow = (indicators[f"ema_{name}"] for name in ("fast", "middle", "slow"))
+    from tradewind.features import _kernel
+
+    high, low, close, volume = grid.table
+    of = dict(zip(_kernel.INDICATORS, map(grid.spread, indicators), strict=True))
+    fast, middle, slow, atr = (of[name] for name in ("ema_fast", "ema_middle", "ema_slow", "atr"))
+    mean = functools.partial(rolling_mean, place=grid.place)
+
+    def over_average(x: FloatArray) -> FloatArray:
+        return divide(x, mean(x, cfg.average_bars), if_zero=1.0)
+
+    def present_over_usual(x: FloatArray) -> FloatArray:
+        usual = mean(x, cfg.volume_average_bars)
+        return divide(mean(x, cfg.volume_bars), usual, if_zero=0.0)
+
     rising = (fast > middle) & (middle > slow)
     falling = (fast < middle) & (middle < slow)
     least, greatest = rolling_extremes(low, high, cfg.range_bars)
     spread = (greatest - least) / close
     return {
-        "adx": indicators["adx"],
-        "di_diff": indicators["di_diff"],
+        "adx": of["adx"],
+        "di_diff": of["di_diff"],
         "alignment": np.where(np.isnan(slow), np.nan, rising * 1.0 - falling * 1.0),
-        "atr_ratio": _over_average(indicators["atr"], cfg.average_bars),
+        "atr_ratio": over_average(atr),
         "risk_atr_pct": risk_atr / close,
-        "range_ratio": _over_average(spread, cfg.average_bars),
-        "momentum": divide(
-            close - lagged(close, cfg.momentum_bars), indicators["atr"], if_zero=0.0
-        ),
-        "volume_ratio": _present_over_usual(bar["volume"], cfg),
+        "range_ratio": over_average(spread),
+        "momentum": divide(close - lagged(close, cfg.momentum_bars), atr, if_zero=0.0),
+        "volume_ratio": present_over_usual(volume),
         "liquidity_ratio": divide(
-            _present_over_usual(bar["volume"] * close, cfg),
-            _present_over_usual(high - low, cfg),
-            if_zero=1.0,
+            present_over_usual(volume * close), present_over_usual(high - low), if_zero=1.0
         ),
     }
 
@@ -223,26 +217,15 @@ def _risk_atr_at(closes: IntArray, risk: RiskAtr, bucket_ms: int) -> FloatArray:
     return values[place]
 
 
-def _over_average(x: FloatArray, window: int) -> FloatArray:
-    return divide(x, rolling_mean(x, window), if_zero=1.0)
-
-
-def _present_over_usual(x: FloatArray, cfg: RegimeSettings) -> FloatArray:
-    usual = rolling_mean(x, cfg.volume_average_bars)
-    return divide(rolling_mean(x, cfg.volume_bars), usual, if_zero=0.0)
-
-
 def _buckets(bars: pl.DataFrame, length_ms: int) -> pl.DataFrame:
     """Return bars of a longer timeframe; ts is the open of each."""
     return (
         bars.group_by((pl.col("ts") // length_ms * length_ms).alias("ts_"), maintain_order=True)
         .agg(
-            pl.col("open").first(),
             pl.col("high").max(),
             pl.col("low").min(),
             pl.col("close").last(),
             pl.col("volume").sum(),
         )
         .rename({"ts_": "ts"})
-        .rechunk()
     )

@@ -1,9 +1,7 @@
 """Rolling statistics without memory: a value depends on its own window only, to the last bit.
 
 Library implementations keep running sums, whose rounding error grows with the length of the
-history, so that batch and live part. Here each window is summed afresh, in the same order
-wherever it lies: one vectorised pass a lag. A NaN spoils the windows that hold it, no later one.
-The passes run over pieces of rows that stay in the cache meanwhile.
+history, so that batch and live part; see `_kernel` for how it is done here.
 """
 
 from __future__ import annotations
@@ -12,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-PIECE = 16_384
-"""Rows a pass: four arrays of them fit into a second-level cache. No value depends on it."""
 
 
 def lagged(x: FloatArray, bars: int) -> FloatArray:
@@ -24,62 +20,33 @@ def lagged(x: FloatArray, bars: int) -> FloatArray:
     return out
 
 
-def log_return(close: FloatArray, bars: int = 1) -> FloatArray:
-    """Return ``log(close / close bars earlier)``, NaN where either is missing."""
-    out: FloatArray = np.log(close / lagged(close, bars))
-    return out
+def rolling_moments(
+    x: FloatArray, window: int, *, ddof: int, place: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation of the last ``window`` values, NaN while one is.
 
-
-def rolling_moments(x: FloatArray, window: int, *, ddof: int) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of the last ``window`` values.
-
-    Deviations are taken from the window's last value: a flat window has a standard deviation
-    of exactly 0, and a level far from 0 costs no digits.
+    ``place`` is the number of the first value in absolute time: the last bit depends on it.
     """
-    mean, std = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    for first in range(0, len(x) - window + 1, PIECE):
-        last = x[first + window - 1 : first + window - 1 + PIECE]
-        count = len(last)
-        total, squares, deviation = np.zeros(count), np.zeros(count), np.empty(count)
-        for lag in range(first, first + window - 1):
-            np.subtract(x[lag : lag + count], last, out=deviation)
-            total += deviation
-            np.multiply(deviation, deviation, out=deviation)
-            squares += deviation
-        part = slice(first + window - 1, first + window - 1 + count)
-        mean[part] = last + total / window
-        variance = (squares - total * total / window) / (window - ddof)
-        std[part] = np.sqrt(np.maximum(variance, 0.0))
+    from tradewind.features import _kernel
+
+    mean, std = np.empty_like(x), np.empty_like(x)
+    _kernel.moments(x, place, window, ddof, mean, std)
     return mean, std
 
 
-def rolling_mean(x: FloatArray, window: int) -> FloatArray:
+def rolling_mean(x: FloatArray, window: int, *, place: int = 0) -> FloatArray:
     """Return the mean of the last ``window`` values, as `rolling_moments` does."""
-    mean = np.full_like(x, np.nan)
-    for first in range(0, len(x) - window + 1, PIECE):
-        last = x[first + window - 1 : first + window - 1 + PIECE]
-        count = len(last)
-        total, deviation = np.zeros(count), np.empty(count)
-        for lag in range(first, first + window - 1):
-            np.subtract(x[lag : lag + count], last, out=deviation)
-            total += deviation
-        mean[first + window - 1 : first + window - 1 + count] = last + total / window
-    return mean
+    return rolling_moments(x, window, ddof=0, place=place)[0]
 
 
 def rolling_extremes(
     low: FloatArray, high: FloatArray, window: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return the least ``low`` and the greatest ``high`` of the last ``window`` values."""
-    least, greatest = np.full_like(low, np.nan), np.full_like(high, np.nan)
-    count = len(low) - window + 1
-    if count <= 0:
-        return least, greatest
-    below, above = low[:count].copy(), high[:count].copy()
-    for lag in range(1, window):
-        np.minimum(below, low[lag : lag + count], out=below)
-        np.maximum(above, high[lag : lag + count], out=above)
-    least[window - 1 :], greatest[window - 1 :] = below, above
+    from tradewind.features import _kernel
+
+    least, greatest = np.empty_like(low), np.empty_like(high)
+    _kernel.extremes(low, high, window, least, greatest)
     return least, greatest
 
 

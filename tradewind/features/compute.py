@@ -9,31 +9,18 @@ new history, with its own warm-up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.features._cross import companion_features, cross_features
+from tradewind.features._cross import companion_features, leader, reference_closes
 from tradewind.features._grid import Grid
 from tradewind.features._indicators import recursive_indicators
 from tradewind.features._regime import slower_timeframes, symbol_regimes
-from tradewind.features._rolling import (
-    divide,
-    log_return,
-    rolling_extremes,
-    rolling_mean,
-    rolling_moments,
-)
-from tradewind.features.definitions import (
-    BAND_WIDTH,
-    FAST,
-    LONG,
-    PERIOD,
-    REQUIRED_FEATURES,
-    WIDE,
-)
+from tradewind.features.definitions import BAND_WIDTH, REQUIRED_FEATURES, WIDE, window_periods
 from tradewind.regimes.detector import REGIMES, RegimeSeries
 from tradewind.regimes.kinds import Regime
 from tradewind.regimes.views import regime_view
@@ -72,8 +59,8 @@ def compute_features(
     Returns
     -------
     DataFrame
-        ts, close; the columns of `definitions.WIDE` (Float64, NaN where not available, never
-        null); atr (ATR(14), price units); history (unbroken bars before this one); warm
+        ts, high, low, close; the columns of `definitions.WIDE` (Float64, NaN where not available,
+        never null); atr (ATR(14), price units); history (unbroken bars before this one); warm
         (history ≥ ``warmup_bars``, every required feature finite and vol_20 > 0); regime
         (trend, neutral or meanrev), regime_computed, regime_state (`Regime`) and
         regime_confidence of the trading timeframe; regime_{timeframe} (`Regime`) of each
@@ -109,106 +96,109 @@ def features_and_regimes(
     ``long`` has the symbol's bars further back than ``bars`` has them, for the regimes of
     slower timeframes; None: ``bars`` alone.
     """
-    step = settings.market.timeframe_ms
-    frame = _checked(bars, symbol, step)
-    if frame.is_empty():
-        return pl.DataFrame(_no_rows(settings)), {}
-    grid = Grid.of(frame, step)
-    ts, at = grid.rows_ts, grid.at
-    own = {name: frame[name].to_numpy() for name in ("high", "low", "close")}
-    run_start = grid.run_starts(settings.features.max_gap_bars)
-    raw = recursive_indicators(
-        ts, own, run_start, step_ms=step, warmup=settings.features.warmup_bars
+    found = features_alone(
+        bars,
+        symbol,
+        settings,
+        funding=funding,
+        open_interest=open_interest,
+        long_short=long_short,
     )
-    columns = _indicator_features(own["close"], raw)
-    for name, values in {
-        **_window_features(grid.bars),
-        **cross_features(bars, symbol, grid.ts, settings),
-    }.items():
-        columns[name] = values[at]
-    columns |= _clock_features(ts)
-    columns |= companion_features(
-        ts, step, funding=funding, open_interest=open_interest, long_short=long_short
+    if found.frame.is_empty():
+        return found.frame.hstack(_no_regimes(settings)), {}
+    own = bars[symbol] if long is None else long
+    regimes = symbol_regimes(symbol, own, found.grid, found.indicators, settings)
+    return found.frame.hstack(_regime_columns(regimes, settings)), regimes
+
+
+class Computed(NamedTuple):
+    """Features, and what regimes are made of.
+
+    ``frame`` is `compute_features` without the columns of regimes, ``grid`` the bars, and
+    ``indicators`` has a row for each of `_kernel.INDICATORS` and a column for each bar.
+    """
+
+    frame: pl.DataFrame
+    grid: Grid
+    indicators: FloatArray
+
+
+def features_alone(
+    bars: Mapping[str, pl.DataFrame],
+    symbol: str,
+    settings: Settings,
+    **companions: pl.DataFrame | None,
+) -> Computed:
+    """Return the features of `compute_features`, without regimes."""
+    from tradewind.features import _kernel
+
+    step, cfg = settings.market.timeframe_ms, settings.features
+    grid = Grid.of(checked(bars, symbol, step), step)
+    ts, run_start = grid.rows_ts, grid.run_starts(cfg.max_gap_bars)
+    count = len(grid.ts)
+    table = np.empty((len(WIDE), count))
+    _kernel.window_features(
+        grid.table,
+        reference_closes(bars, grid.ts, settings),
+        leader(symbol, settings),
+        grid.place,
+        window_periods(settings),
+        BAND_WIDTH,
+        0,
+        0,
+        count,
+        0,
+        table,
     )
+    wide = grid.picked(table)
+    raw = recursive_indicators(ts, grid.rows, run_start, step_ms=step, warmup=cfg.warmup_bars)
+    _kernel.indicator_features(raw, grid.rows, 0, wide)
+    beside = {**clock_features(ts, step), **companion_features(ts, step, **companions)}
+    for name, values in beside.items():
+        wide[WIDE.index(name)] = values
     history = np.arange(len(ts), dtype=np.int64) - run_start
-    finite = np.all([np.isfinite(columns[name]) for name in REQUIRED_FEATURES], axis=0)
-    enough = history >= settings.features.warmup_bars
-    regimes = symbol_regimes(symbol, ts, frame if long is None else long, grid, raw, settings)
-    table: dict[str, NDArray[np.generic] | pl.Series] = {
+    known = sum(wide[WIDE.index(name)] for name in REQUIRED_FEATURES)
+    # A sum is finite if and only if every part is.
+    warm = np.isfinite(known) & (history >= cfg.warmup_bars) & (wide[WIDE.index("vol_20")] > 0)
+    columns: dict[str, NDArray[np.generic]] = {
         "ts": ts,
-        "close": own["close"],
-        **{name: columns[name] for name in WIDE},
-        "atr": columns["atr"],
+        "high": grid.rows[_kernel.HIGH],
+        "low": grid.rows[_kernel.LOW],
+        "close": grid.rows[_kernel.CLOSE],
+        **dict(zip(WIDE, wide, strict=True)),
+        "atr": raw[_kernel.ATR],
         "history": history,
-        "warm": finite & enough & (columns["vol_20"] > 0),
-        **_regime_columns(regimes, settings),
+        "warm": warm,
     }
-    return pl.DataFrame(table), regimes
+    return Computed(pl.DataFrame(columns), grid, raw)
 
 
-def _regime_columns(
-    regimes: Mapping[str, RegimeSeries], settings: Settings
-) -> dict[str, NDArray[np.generic] | pl.Series]:
+def _regime_columns(regimes: Mapping[str, RegimeSeries], settings: Settings) -> pl.DataFrame:
     own = regimes[settings.market.timeframe]
-    return {
+    columns: dict[str, NDArray[np.generic] | pl.Series] = {
         "regime": _names(own, [regime_view(regime).value for regime in REGIMES]),
         "regime_computed": own.codes != REGIMES.index(Regime.UNKNOWN),
         "regime_state": _names(own),
         "regime_confidence": own.confidence,
         **{f"regime_{name}": _names(regimes[name]) for name in slower_timeframes(settings)},
     }
+    return pl.DataFrame(columns)
 
 
 def _names(regimes: RegimeSeries, names: Sequence[str] = STATES) -> pl.Series:
     return pl.Series(names, dtype=pl.String).gather(regimes.codes.astype(np.uint32))
 
 
-def _indicator_features(close: FloatArray, raw: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    return {
-        "ema_20": np.log(close / raw["ema_fast"]),
-        "ema_50": np.log(close / raw["ema_middle"]),
-        "ema_200": np.log(close / raw["ema_slow"]),
-        "rsi_14": raw["rsi"] / 100,
-        "atr": raw["atr"],
-        "atr_14": raw["atr"] / close,
-        "adx_14": raw["adx"] / 100,
-        "di_diff_14": raw["di_diff"] / 100,
-        "macd_hist": raw["macd_hist"] / close,
-    }
+def clock_features(ts: IntArray, step_ms: int) -> dict[str, FloatArray]:
+    """Return sine and cosine of the time of day."""
+    # They repeat every day, and within it only every step.
+    angle = 2 * np.pi * np.arange(0, MS_PER_DAY, step_ms) / MS_PER_DAY
+    place = ts % MS_PER_DAY // step_ms
+    return {"hour_sin": np.sin(angle)[place], "hour_cos": np.cos(angle)[place]}
 
 
-def _window_features(bar: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    close, high, low, volume = bar["close"], bar["high"], bar["low"], bar["volume"]
-    ret_1 = log_return(close)
-    log_close = np.log(close)
-    log_mean, log_std = rolling_moments(log_close, FAST, ddof=1)
-    vol_fast = rolling_moments(ret_1, FAST, ddof=1)[1]
-    vol_long = rolling_moments(ret_1, LONG, ddof=1)[1]
-    middle, spread = rolling_moments(close, FAST, ddof=0)
-    least, greatest = rolling_extremes(low, high, PERIOD)
-    band = 2 * BAND_WIDTH * spread
-    return {
-        "ret_1": ret_1,
-        "ret_4": log_return(close, 4),
-        "ret_16": log_return(close, 16),
-        "ret_96": log_return(close, LONG),
-        "z_20": divide(log_close - log_mean, log_std, if_zero=0.0),
-        "range": (high - low) / close,
-        "vol_20": vol_fast,
-        "vol_ratio_20_96": divide(vol_fast, vol_long, if_zero=1.0),
-        "bb_pctb_20": divide(close - middle + band / 2, band, if_zero=0.5),
-        "bb_width_20": band / middle,
-        "stoch_k_14": divide(close - least, greatest - least, if_zero=0.5),
-        "volume_ratio_20": divide(volume, rolling_mean(volume, FAST), if_zero=0.0),
-    }
-
-
-def _clock_features(ts: IntArray) -> dict[str, FloatArray]:
-    angle = 2 * np.pi * (ts % MS_PER_DAY) / MS_PER_DAY
-    return {"hour_sin": np.sin(angle), "hour_cos": np.cos(angle)}
-
-
-def _checked(bars: Mapping[str, pl.DataFrame], symbol: str, step: int) -> pl.DataFrame:
+def checked(bars: Mapping[str, pl.DataFrame], symbol: str, step: int) -> pl.DataFrame:
+    """Return the symbol's bars; refuse bars that are unsorted, off the grid or no numbers."""
     if symbol not in bars:
         raise _bad(f"bars of {symbol} are missing; given: {', '.join(bars) or 'none'}")
     for name, frame in bars.items():
@@ -231,16 +221,12 @@ def _bad(detail: str) -> TradewindError:
     )
 
 
-def _no_rows(settings: Settings) -> dict[str, pl.Series]:
+def _no_regimes(settings: Settings) -> pl.DataFrame:
     types: dict[str, type[pl.DataType]] = {
-        "ts": pl.Int64,
-        **dict.fromkeys(("close", *WIDE, "atr"), pl.Float64),
-        "history": pl.Int64,
-        "warm": pl.Boolean,
         "regime": pl.String,
         "regime_computed": pl.Boolean,
         "regime_state": pl.String,
         "regime_confidence": pl.Float64,
         **{f"regime_{name}": pl.String for name in slower_timeframes(settings)},
     }
-    return {name: pl.Series(name, [], dtype=dtype) for name, dtype in types.items()}
+    return pl.DataFrame(schema=types)

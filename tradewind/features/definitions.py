@@ -169,6 +169,11 @@ def longest_window(settings: Settings) -> int:
     return max(settings.features.ratio_window, SLOW, LONG) + 2
 
 
+def window_periods(settings: Settings) -> tuple[int, int, int, int, int]:
+    """Return the windows of features in bars, as `_kernel.window_features` takes them."""
+    return FAST, LONG, PERIOD, settings.features.ratio_window, longest_window(settings)
+
+
 def history_rows(settings: Settings) -> int:
     """Return how many bars before one decide its features, at most."""
     return max(settings.features.warmup_bars, longest_window(settings))

@@ -69,7 +69,9 @@ class Samples:
 
     ``y_up`` and ``fwd_ret`` are NaN where the future bar does not exist yet. ``scale`` is
     the trailing volatility of the H-bar return (vol_20 × sqrt(H)), the unit in which mu
-    and sigma are learnt; ``ts`` is the bar's open in epoch milliseconds.
+    and sigma are learnt; ``ts`` is the bar's open in epoch milliseconds. ``reverted`` is the
+    label of `tradewind.features.reversion`, NaN where there is none; None in rows that were
+    made without it.
     """
 
     ts: IntArray
@@ -81,6 +83,7 @@ class Samples:
     y_up: FloatArray
     fwd_ret: FloatArray
     scale: FloatArray
+    reverted: FloatArray | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -99,6 +102,7 @@ class Samples:
             y_up=self.y_up[positions],
             fwd_ret=self.fwd_ret[positions],
             scale=self.scale[positions],
+            reverted=None if self.reverted is None else self.reverted[positions],
         )
 
 

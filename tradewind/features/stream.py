@@ -1,14 +1,13 @@
-"""Features one bar at a time: what `compute_features` says, to 1e-9, in microseconds.
+"""Features one bar at a time: what `compute_features` says, from the same code, in microseconds.
 
-For whoever sees every bar pass, such as a replay or a loop over hundreds of symbols. Serving
-slices blocks of `compute_features` instead, whose values agree between processes to the bit.
+For whoever sees every bar pass, such as a replay or a loop over hundreds of symbols.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +19,23 @@ from tradewind.features._cross import (
     FUNDING_MAX_AGE_MS,
     OPEN_INTEREST_SPAN_MS,
     SURVEY_MAX_AGE_MS,
+    leader,
+    reference_closes,
     references,
 )
-from tradewind.features._stream_state import NAN, Extremes, Lagged, Moments, Recursions
-from tradewind.features.definitions import BAND_WIDTH, FAST, LONG, PERIOD, longest_window
+from tradewind.features._grid import COLUMNS, Grid
+from tradewind.features._stream_state import Recursion, Tail
+from tradewind.features.compute import checked, clock_features
+from tradewind.features.definitions import (
+    BAND_WIDTH,
+    REQUIRED_FEATURES,
+    WIDE,
+    longest_window,
+    window_periods,
+)
 from tradewind.settings import MS_PER_DAY, Settings
 
+NAN = math.nan
 COMPANION_COLUMNS = {
     "funding": "funding_rate",
     "open_interest": "open_interest",
@@ -33,6 +43,15 @@ COMPANION_COLUMNS = {
 }
 KEPT_VALUES = 4096
 """Values of a companion series in memory: beyond twice that, the oldest are forgotten."""
+
+REQUIRED = np.array([WIDE.index(name) for name in REQUIRED_FEATURES])
+VOL, HOUR_SIN, HOUR_COS, FUNDING, OPEN_INTEREST, LONG_SHORT = map(
+    WIDE.index,
+    (
+        *("vol_20", "hour_sin", "hour_cos"),
+        *("funding_rate", "open_interest_change", "long_short_ratio"),
+    ),
+)
 
 
 class StreamBar(NamedTuple):
@@ -48,7 +67,7 @@ class StreamBar(NamedTuple):
 class StreamRow(NamedTuple):
     """Features of one bar: ``wide`` as `definitions.WIDE`, shape (F,), NaN where not known.
 
-    ``warm`` as in `compute_features`; before it, indicators still remember where they began.
+    ``atr``, ``history`` and ``warm`` as in `compute_features`.
     """
 
     ts: int
@@ -61,6 +80,9 @@ class StreamRow(NamedTuple):
 class FeatureStream:
     """Features of one symbol, brought up to date bar by bar.
 
+    They are the batch's to 1e-9 once warm, and to the bit once ``definitions.ANCHOR_BARS`` more
+    bars were seen: as is a batch of so many bars.
+
     Parameters
     ----------
     settings
@@ -70,21 +92,26 @@ class FeatureStream:
     """
 
     def __init__(self, settings: Settings, symbol: str) -> None:
+        from tradewind.features import _kernel
+
         self.symbol = symbol
+        self._kernel = _kernel
         self._references = references(settings)
         self._step = settings.market.timeframe_ms
         self._warmup = settings.features.warmup_bars
-        self._longest_ms = (settings.features.max_gap_bars + 1) * self._step
-        self._ratio_window = settings.features.ratio_window
+        self._max_gap = settings.features.max_gap_bars
         self._reach = longest_window(settings)
-        self._lead = 1 if symbol == self._references[0] else 0
+        self._periods = window_periods(settings)
+        self._lead = leader(symbol, settings)
+        self._clock = clock_features(np.arange(0, MS_PER_DAY, self._step), self._step)
         self._series: dict[str, tuple[list[int], list[float]]] = {
             name: ([], []) for name in COMPANION_COLUMNS
         }
         self._ts: int | None = None
         self._own_ts: int | None = None
-        self._clear_windows()
-        self._recursions = Recursions()
+        self._recursion = Recursion(self._step, self._warmup)
+        self._grid = Tail(len(COLUMNS) + len(self._references), self._reach + 1)
+        self._bars, self._closes = np.split(self._grid.table, [len(COLUMNS)])
 
     @classmethod
     def primed(
@@ -97,25 +124,26 @@ class FeatureStream:
         """Return a stream that has seen ``bars`` (and companion series), newest included.
 
         ``features.warmup_bars`` bars are enough.
+
+        Raises
+        ------
+        TradewindError
+            ``bad_input`` as `compute_features`.
         """
         stream = cls(settings, symbol)
         for name, rows in companions.items():
             column = COMPANION_COLUMNS[name]
             for ts, value in rows.select("ts", column).drop_nulls().sort("ts").iter_rows():
                 stream.add(name, ts, value)
-        closes = {
-            name: dict(bars[name].select("ts", "close").iter_rows())
-            for name in stream._references
-            if name in bars
-        }
-        given = bars[symbol].select(StreamBar._fields).iter_rows()
-        own = {bar.ts: bar for bar in map(StreamBar._make, given)}
-        for ts in range(min(own, default=0), max(own, default=-1) + 1, stream._step):
-            known = {name: of.get(ts, NAN) for name, of in closes.items()}
-            if ts in own:
-                stream.update(own[ts], known)
-            else:
-                stream.skip(ts, known)
+        grid = Grid.of(checked(bars, symbol, stream._step), stream._step)
+        if len(grid.ts):
+            run_start = int(grid.run_starts(stream._max_gap)[-1])
+            stream._recursion.prime(grid.rows_ts, grid.rows, run_start)
+            known = {name: bars[symbol].clear() for name in stream._references} | dict(bars)
+            closes = reference_closes(known, grid.ts, settings)
+            newest = slice(-stream._reach - 1, None)
+            stream._grid.hold(np.concatenate([grid.table[:, newest], closes[:, newest]]))
+            stream._ts = stream._own_ts = int(grid.ts[-1])
         return stream
 
     def add(self, series: str, ts: int, value: float) -> None:
@@ -155,29 +183,47 @@ class FeatureStream:
             ``bad_input`` for a bar that is not newer, off the grid, or not finite.
         """
         self._check(bar)
-        if self._ts is None or bar.ts - self._ts != self._step:
-            self._advance(bar.ts)
-        if self._own_ts is not None and bar.ts - self._own_ts > self._longest_ms:
-            self._recursions = Recursions()
-        self._ts = self._own_ts = bar.ts
-        at = self._recursions
-        at.push(bar.high, bar.low, bar.close)
-        close = bar.close
+        ts, high, low, close, volume = bar
+        if self._ts is None or ts - self._ts != self._step:
+            self._advance(ts)
+        if self._own_ts is not None and ts - self._own_ts > (self._max_gap + 1) * self._step:
+            self._recursion.break_off()
+        self._ts = self._own_ts = ts
         of = [close if name == self.symbol else closes.get(name, NAN) for name in self._references]
-        w = self._windows(bar.high, bar.low, close, bar.volume, of)
-        angle = 2 * math.pi * (bar.ts % MS_PER_DAY) / MS_PER_DAY
-        known = (
-            *(w.ret_1, math.log(close / at.ema_fast), math.log(close / at.ema_middle)),
-            *(math.log(close / at.ema_slow), w.z, w.range_, w.vol, w.ratio_1, w.ratio_2, w.lead),
-            *(at.rsi, at.atr / close, at.adx / 100, at.di_diff, at.macd_hist / close),
-            *(w.bb_pctb, w.bb_width, w.stoch_k, w.volume_ratio, w.ret_4, w.ret_16, w.ret_96),
-            *(w.vol_ratio, math.sin(angle), math.cos(angle)),
-        )
-        history = at.bars - 1
+        self._grid.append(high, low, close, volume, *of)
+        self._recursion.push(ts, high, low, close)
+        table = self._features(ts)
+        wide = table[:, 0]
+        history = self._recursion.history
         # A sum is finite if and only if every part is.
-        warm = history >= self._warmup and math.isfinite(sum(known)) and w.vol > 0
-        wide = np.array((*known, *self._companions(bar.ts + self._step)))
-        return StreamRow(bar.ts, wide, at.atr, history, warm)
+        finite = math.isfinite(wide.take(REQUIRED).sum())
+        warm = history >= self._warmup and finite and bool(wide[VOL] > 0)
+        return StreamRow(ts, wide, float(self._recursion.out[self._kernel.ATR, 0]), history, warm)
+
+    def _features(self, ts: int) -> NDArray[np.float64]:
+        """Return `definitions.WIDE` of the newest bar, shape (F, 1)."""
+        kernel, recursion, end = self._kernel, self._recursion, self._grid.end
+        last, out = end - 1, np.empty((len(WIDE), 1))
+        place = ts // self._step - last
+        kernel.window_features(
+            self._bars,
+            self._closes,
+            self._lead,
+            place,
+            self._periods,
+            BAND_WIDTH,
+            0,
+            last,
+            end,
+            last,
+            out,
+        )
+        kernel.indicator_features(recursion.out, recursion.rows.table, recursion.rows.end - 1, out)
+        time_of_day = ts % MS_PER_DAY // self._step
+        out[HOUR_SIN] = self._clock["hour_sin"][time_of_day]
+        out[HOUR_COS] = self._clock["hour_cos"][time_of_day]
+        out[FUNDING], out[OPEN_INTEREST], out[LONG_SHORT] = self._companions(ts + self._step)
+        return out
 
     def skip(self, ts: int, closes: Mapping[str, float]) -> None:
         """Take note that the symbol has no bar of ``ts``; other markets may have.
@@ -190,67 +236,17 @@ class FeatureStream:
         self._check_ts(ts)
         self._advance(ts)
         of = [NAN if name == self.symbol else closes.get(name, NAN) for name in self._references]
-        self._windows(NAN, NAN, NAN, NAN, of)
+        self._grid.append(NAN, NAN, NAN, NAN, *of)
         self._ts = ts
 
     def _advance(self, ts: int) -> None:
         """Let the bars before ``ts`` that nobody told of pass."""
         missing = 0 if self._ts is None else (ts - self._ts) // self._step - 1
         if missing > self._reach:
-            self._clear_windows()
+            self._grid.clear()
             return
         for _ in range(missing):
-            self._windows(NAN, NAN, NAN, NAN, (NAN, NAN, NAN))
-
-    def _clear_windows(self) -> None:
-        self._back_1, self._back_4 = Lagged(1), Lagged(4)
-        self._back_16, self._back_96 = Lagged(16), Lagged(LONG)
-        self._lead_close, self._lead_ret = Lagged(1), Lagged(1)
-        self._log_close, self._close = Moments(FAST, ddof=1), Moments(FAST, ddof=0)
-        self._vol, self._vol_long = Moments(FAST, ddof=1), Moments(LONG, ddof=1)
-        self._volume = Moments(FAST, ddof=0)
-        self._ratio_1 = Moments(self._ratio_window, ddof=1)
-        self._ratio_2 = Moments(self._ratio_window, ddof=1)
-        self._span = Extremes(PERIOD)
-
-    def _windows(
-        self,
-        high: float,
-        low: float,
-        close: float,
-        volume: float,
-        of: Sequence[float],
-    ) -> _Windows:
-        log_close = math.log(close)
-        ret = log_close - self._back_1.push(log_close)
-        log_mean, log_std = self._log_close.push(log_close)
-        mean, std = self._close.push(close)
-        vol, vol_long = self._vol.push(ret)[1], self._vol_long.push(ret)[1]
-        least, greatest = self._span.push(low, high)
-        usual = self._volume.push(volume)[0]
-        logs = [math.log(value) for value in of]
-        ratio_1, ratio_2 = logs[0] - logs[1], logs[1] - logs[2]
-        mean_1, std_1 = self._ratio_1.push(ratio_1)
-        mean_2, std_2 = self._ratio_2.push(ratio_2)
-        lead = logs[self._lead]
-        band = 2 * BAND_WIDTH * std
-        return _Windows(
-            ret,
-            log_close - self._back_4.push(log_close),
-            log_close - self._back_16.push(log_close),
-            log_close - self._back_96.push(log_close),
-            _ratio(log_close - log_mean, log_std, 0.0),
-            (high - low) / close,
-            vol,
-            _ratio(vol, vol_long, 1.0),
-            _ratio(close - mean + band / 2, band, 0.5),
-            band / mean,
-            _ratio(close - least, greatest - least, 0.5),
-            _ratio(volume, usual, 0.0),
-            _ratio(ratio_1 - mean_1, std_1, 0.0),
-            _ratio(ratio_2 - mean_2, std_2, 0.0),
-            self._lead_ret.push(lead - self._lead_close.push(lead)),
-        )
+            self._grid.append(*[NAN] * len(self._grid.table))
 
     def _companions(self, close_ms: int) -> tuple[float, float, float]:
         now = self._known("open_interest", close_ms, SURVEY_MAX_AGE_MS)
@@ -258,8 +254,8 @@ class FeatureStream:
         ratio = self._known("long_short", close_ms, SURVEY_MAX_AGE_MS)
         return (
             self._known("funding", close_ms, FUNDING_MAX_AGE_MS),
-            math.log(now / day_ago) if now > 0 and day_ago > 0 else NAN,
-            math.log(ratio) if ratio > 0 else NAN,
+            float(np.log(now / day_ago)) if now > 0 and day_ago > 0 else NAN,
+            float(np.log(ratio)) if ratio > 0 else NAN,
         )
 
     def _known(self, series: str, moment: int, max_age_ms: int) -> float:
@@ -279,28 +275,6 @@ class FeatureStream:
             raise _bad(f"bar ts = {ts} of {self.symbol} is not newer than {self._ts}")
         if ts % self._step:
             raise _bad(f"bar ts = {ts} of {self.symbol} is not on the {self._step} ms grid")
-
-
-class _Windows(NamedTuple):
-    ret_1: float
-    ret_4: float
-    ret_16: float
-    ret_96: float
-    z: float
-    range_: float
-    vol: float
-    vol_ratio: float
-    bb_pctb: float
-    bb_width: float
-    stoch_k: float
-    volume_ratio: float
-    ratio_1: float
-    ratio_2: float
-    lead: float
-
-
-def _ratio(numerator: float, denominator: float, if_zero: float) -> float:
-    return numerator / denominator if denominator else if_zero
 
 
 def _bad(detail: str, hint: str = "Give closed bars once each, the oldest first") -> TradewindError:

@@ -16,6 +16,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_exponential_jitter
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.masking import mask_passwords
 from tradewind.settings import MarketSettings
 
 T = TypeVar("T")
@@ -108,8 +109,8 @@ class CcxtClient:
         return TradewindError(
             ErrorCode.EXCHANGE_UNREACHABLE,
             f"exchange {self.exchange_id} gave no data ({reason})",
-            "Check the network, or set TRADEWIND_MARKET__PROXY, TRADEWIND_MARKET__EXCHANGES or"
-            " TRADEWIND_DATA (a folder of bars)",
+            f"{what_to_check(self._market)}, or set TRADEWIND_MARKET__EXCHANGES or TRADEWIND_DATA"
+            " (a folder of bars)",
         )
 
     async def close(self) -> None:
@@ -157,6 +158,13 @@ class CcxtClient:
             attempt=state.attempt_number,
             error=type(_error_of(state)).__name__,
         )
+
+
+def what_to_check(market: MarketSettings) -> str:
+    """Return the first thing to look at when nobody answers: the proxy, where one is set."""
+    if market.proxy:
+        return f"Check that the proxy {mask_passwords(market.proxy)} (setting market.proxy) runs"
+    return "Check the network, or set TRADEWIND_MARKET__PROXY"
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.market.ccxt_client import SPOT_EXCHANGES, CcxtClient
+from tradewind.market.ccxt_client import SPOT_EXCHANGES, CcxtClient, what_to_check
 from tradewind.market.ccxt_pages import Row, has_holes, series_frame, series_holes, windows
 from tradewind.market.schema import (
     BARS,
@@ -333,8 +333,7 @@ async def first_reachable(settings: Settings, exchange_ids: tuple[str, ...]) -> 
     raise TradewindError(
         ErrorCode.EXCHANGE_UNREACHABLE,
         f"none of the exchanges {', '.join(exchange_ids)} answers: {'; '.join(reasons)}",
-        "Check the network, or set TRADEWIND_MARKET__PROXY, or point TRADEWIND_DATA at a folder"
-        " of bars",
+        f"{what_to_check(settings.market)}, or point TRADEWIND_DATA at a folder of bars",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from tradewind.clock import Clock
+from tradewind.clock import Clock, utc_text
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.market.active import ActiveSet, open_store, remember, store_for
 from tradewind.market.open_source import open_source
@@ -117,7 +117,8 @@ def run_ingest(
     Raises
     ------
     TradewindError
-        When no source can be opened (see `open_source`).
+        ``bad_input`` for a start that is not past; when no source can be opened (see
+        `open_source`).
     """
     names = tuple(dict.fromkeys(symbols or settings.market.all_symbols))
     return asyncio.run(_ingest(settings, clock, names, since_ms, frozenset(kinds), on_symbol))
@@ -132,6 +133,12 @@ async def _ingest(
     on_symbol: Callable[[SymbolIngest], None] | None,
 ) -> IngestReport:
     now_ms = clock.now_ms()
+    if since_ms is not None and since_ms >= now_ms:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"since = {utc_text(since_ms)} UTC is not before market time, {utc_text(now_ms)} UTC",
+            "Ask for an earlier start; `tradewind clock show` tells market time",
+        )
     source = await open_source(settings, clock)
     try:
         store = open_store(settings, source.set_id)
@@ -192,7 +199,7 @@ class Work:
             raise TradewindError(
                 ErrorCode.NO_BARS,
                 f"{self.source.name} has no closed {timeframe} bar of symbol {symbol}"
-                f" up to {self.now_ms} ms",
+                f" up to {utc_text(self.now_ms)} UTC",
                 "Ask for an earlier start, or check the symbol and the clock",
             )
         written, quarantined = written + report, quarantined + new_bad
@@ -260,9 +267,7 @@ class Work:
         written, quarantined = WriteReport(), 0
         holes = find_gaps(self.store.timestamps(symbol, market.timeframe), market.timeframe)
         confirmed = self._confirmed(symbol, holes)
-        known = pl.col("from_ts").is_in(list(confirmed))
-        order = pl.concat([holes.filter(~known).reverse(), holes.filter(known).reverse()])
-        for hole in order.head(market.gap_requests).iter_rows(named=True):
+        for hole in self._asked_again(holes, confirmed).iter_rows(named=True):
             answered, report, new_bad = await self._store_range(
                 symbol, hole["from_ts"], hole["to_ts"] + market.timeframe_ms
             )
@@ -276,6 +281,22 @@ class Work:
             remaining = find_gaps(self.store.timestamps(symbol, market.timeframe), market.timeframe)
         self.store.replace_gaps(symbol, market.timeframe, _with_confirmed(remaining, confirmed))
         return remaining.height, written, quarantined
+
+    def _asked_again(self, holes: pl.DataFrame, confirmed: Collection[int]) -> pl.DataFrame:
+        """Return the holes to ask for in this run, the newest first.
+
+        An exchange's outages stay for ever: asking for all of them at every bar would cost
+        more requests than the bars. They take turns; a folder is asked for all of them.
+        """
+        market = self.settings.market
+        known = pl.col("from_ts").is_in(list(confirmed))
+        sure = holes.filter(known).reverse()
+        if self.source.kind != "folder" and sure.height:
+            count = min(market.confirmed_gap_requests, sure.height)
+            first = self.now_ms // market.timeframe_ms * count
+            turn = [(first + place) % sure.height for place in range(count)]
+            sure = sure.filter(pl.int_range(pl.len()).is_in(turn))
+        return pl.concat([holes.filter(~known).reverse(), sure]).head(market.gap_requests)
 
     def _confirmed(self, symbol: str, holes: pl.DataFrame) -> set[int]:
         """Return the starts of holes that the source has confirmed before, as they are now."""

@@ -42,12 +42,13 @@ class SeriesStatus:
 
 @dataclass(frozen=True)
 class DataStatus:
-    """Every series of the active set at market time ``now_ms``."""
+    """Every series of the active set at market time ``now_ms``, and the names of other sets."""
 
     set_id: str
     place: str
     now_ms: int
     series: tuple[SeriesStatus, ...]
+    other_sets: tuple[str, ...] = ()
 
 
 def data_status(settings: Settings, clock: Clock, symbols: Sequence[str] = ()) -> DataStatus:
@@ -65,13 +66,14 @@ def data_status(settings: Settings, clock: Clock, symbols: Sequence[str] = ()) -
     )
     place = store.files.place(store.set_id)
     ordered = tuple(sorted(series, key=lambda item: item.symbol))
-    return DataStatus(store.set_id, place, now_ms, ordered)
+    others = tuple(name for name in store.files.folders("") if name != store.set_id)
+    return DataStatus(store.set_id, place, now_ms, ordered, others)
 
 
-def in_words(staleness: float | None) -> str:
-    """Return how late the newest bar is, as a person says it."""
+def in_words(staleness: float | None) -> str | None:
+    """Return how late the newest bar is, as a person says it; None for None."""
     if staleness is None:
-        return ""
+        return None
     if staleness == 0:
         return "fresh"
     for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):

@@ -13,6 +13,7 @@ Layout below ``root``::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -187,7 +188,8 @@ class BarStore:
             return known[1]
         digest = hashlib.blake2b(digest_size=7)
         for key in self.files.partitions(folder):
-            digest.update(f"{stem_of(key)}{PARQUET}{self.files.state(key)}".encode())
+            with contextlib.suppress(FileNotFoundError):  # retention may have removed it since
+                digest.update(f"{stem_of(key)}{PARQUET}{self.files.state(key)}".encode())
         token = int.from_bytes(digest.digest())
         if changed is not None and time.time_ns() - changed > SETTLED_NS:
             self._tokens[folder] = changed, token
@@ -326,10 +328,14 @@ class BarStore:
     def _keys_of_bars(self, symbol: str, timeframe: str) -> list[str]:
         keys = self.files.partitions(self._series(timeframe, symbol))
         if not keys:
+            others = ", ".join(
+                name for name in TIMEFRAME_MS if self.files.partitions(self._series(name, symbol))
+            )
+            hint = f" (there are {others} bars of it)" if others else ""
             raise TradewindError(
                 ErrorCode.NO_BARS,
                 f"no {timeframe} bars of symbol {symbol} in set {self.set_id}"
-                f" at {self.files.place('')}",
+                f" at {self.files.place('')}{hint}",
                 "Run `tradewind ingest` with that symbol, or ask for one that is stored",
             )
         return keys
@@ -359,13 +365,16 @@ class BarStore:
         return encode(rows.unique("ts", keep="last", maintain_order=True).sort("ts"))
 
     def _digest(self, key: str, until_open: int) -> str:
-        """Hash the rows up to ``until_open``; whole partitions are remembered."""
-        state = self.files.state(key)
-        known = self._digests.get(key)
+        """Hash the rows up to ``until_open``, "" for none; whole partitions are remembered."""
         whole = stem_of(key) < month_of(until_open)
-        if whole and known is not None and known[0] == state:
-            return known[1]
-        rows = read_parquet(self.files, key, BARS).filter(pl.col("ts") <= until_open)
+        try:
+            state = self.files.state(key)
+            known = self._digests.get(key)
+            if whole and known is not None and known[0] == state:
+                return known[1]
+            rows = read_parquet(self.files, key, BARS).filter(pl.col("ts") <= until_open)
+        except FileNotFoundError:  # retention has removed it since it was listed
+            return ""
         digest = _content_hash(rows) if rows.height else ""
         if whole:
             self._digests[key] = (state, digest)

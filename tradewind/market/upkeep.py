@@ -77,6 +77,8 @@ def run_upkeep(settings: Settings, clock: Clock, *, dry_run: bool = False) -> Up
                 except TradewindError as error:
                     errors.append(str(error))
                     continue
+                except FileNotFoundError:  # another upkeep has dropped it meanwhile
+                    continue
                 if change is not None:
                     changes.append(change)
     return UpkeepReport(

@@ -28,8 +28,8 @@ from tradewind.models.base import IntArray
 ALIGNMENT = 16
 """Slices start at multiples of this many floats: one cache line, aligned vector loads."""
 
-SITES_PER_LAYER = 3
-"""After attention, inside the feed-forward, after the feed-forward."""
+GATHERED_MASK = 4096
+"""Masks up to this long are gathered for all rows at once; longer ones are used in place."""
 
 
 def draw_pool(size: int, dropout: float, rng: np.random.Generator) -> Tensor:
@@ -49,6 +49,17 @@ class Dropout(ABC):
     def residual(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         """Return ``x`` plus ``branch`` with units dropped; may work in place on ``x``."""
 
+    @abstractmethod
+    def steps(self, x: Tensor, site: int) -> Tensor:
+        """Return ``x``, shape (B, T, h), each unit dropped at all T steps or at none.
+
+        The dropout of recurrent networks (Gal and Ghahramani 2016).
+        """
+
+    @abstractmethod
+    def spread(self, x: Tensor) -> Tensor:
+        """Return ``x`` with a row for every row that the drops so far have led to."""
+
 
 class NoDropout(Dropout):
     """Drop nothing."""
@@ -60,6 +71,14 @@ class NoDropout(Dropout):
     def residual(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         """Return the sum."""
         return x + branch
+
+    def steps(self, x: Tensor, site: int) -> Tensor:
+        """Return ``x``."""
+        return x
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
 
 
 class TrainingDropout(Dropout):
@@ -77,6 +96,14 @@ class TrainingDropout(Dropout):
         """Return ``x`` plus ``branch`` with units dropped."""
         return torch.addcmul(x, branch, self._mask(branch))
 
+    def steps(self, x: Tensor, site: int) -> Tensor:
+        """Return ``x`` with units dropped at all steps."""
+        return x * self._mask(x[:, :1])
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
     def _mask(self, like: Tensor) -> Tensor:
         count = like.numel()
         slots = (len(self.pool) - count) // ALIGNMENT + 1
@@ -87,8 +114,8 @@ class TrainingDropout(Dropout):
 class PassDropout(Dropout):
     """Masks of rows × S passes; without gradient, in place.
 
-    The first `residual` receives one row per window and returns S rows per window, row
-    major: what was computed before it is shared by the passes.
+    The first drop receives one row per window and returns S rows per window, row major:
+    what was computed before it is shared by the passes.
 
     Parameters
     ----------
@@ -101,11 +128,14 @@ class PassDropout(Dropout):
     def __init__(self, pool: Tensor, starts: IntArray) -> None:
         self.pool = pool
         self.passes = starts.shape[1]
-        self.starts = starts.reshape(-1, starts.shape[2]).tolist()
+        self.starts = starts.reshape(-1, starts.shape[2])
         self.expanded = False
 
     def hidden(self, x: Tensor, site: int) -> Tensor:
-        """Drop units of ``x``, shape (R·S, …), in place."""
+        """Drop units of ``x``, shape (R·S, …), in place; the first call expands (R, …)."""
+        x = self._expand(x)
+        if x[0].numel() <= GATHERED_MASK:
+            return x.mul_(self._masks(x[0].numel(), site).view(x.shape))
         for row, start in zip(x, self._starts(site), strict=True):
             row.mul_(self._mask(row, start))
         return x
@@ -113,12 +143,27 @@ class PassDropout(Dropout):
     def residual(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         """Add the dropped ``branch``; the first call expands (R, …) to (R·S, …)."""
         if not self.expanded:
-            return self._expand(x, branch, site)
+            return self._sum_expanded(x, branch, site)
         for row, part, start in zip(x, branch, self._starts(site), strict=True):
             row.addcmul_(part, self._mask(part, start))
         return x
 
-    def _expand(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
+    def steps(self, x: Tensor, site: int) -> Tensor:
+        """Drop units of ``x``, shape (R·S, T, h), at all steps; the first call expands."""
+        x = self._expand(x)
+        return x.mul_(self._masks(x.shape[-1], site)[:, None])
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return ``x``, shape (R, …), as (R·S, …) once passes are computed apart."""
+        return x.repeat_interleave(self.passes, dim=0) if self.expanded else x
+
+    def _expand(self, x: Tensor) -> Tensor:
+        if not self.expanded:
+            self.expanded = True
+            return self.spread(x)
+        return x
+
+    def _sum_expanded(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         self.expanded = True
         out = x.new_empty((len(self.starts), *x.shape[1:]))
         for i, start in enumerate(self._starts(site)):
@@ -127,10 +172,16 @@ class PassDropout(Dropout):
         return out
 
     def _starts(self, site: int) -> list[int]:
-        return [starts[site] for starts in self.starts]
+        starts: list[int] = self.starts[:, site].tolist()
+        return starts
 
     def _mask(self, like: Tensor, start: int) -> Tensor:
         return self.pool.narrow(0, start, like.numel()).view(like.shape)
+
+    def _masks(self, count: int, site: int) -> Tensor:
+        """Return the masks of all rows, shape (R·S, count)."""
+        slots = torch.from_numpy(self.starts[:, site] // ALIGNMENT).to(self.pool.device)
+        return self.pool.unfold(0, count, ALIGNMENT)[slots]
 
 
 def mask_starts(

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tradewind.models._mc_dropout import SITES_PER_LAYER, Dropout
+from tradewind.models._deep_net import DeepNet, DeepShape, Heads, read_heads
+from tradewind.models._mc_dropout import Dropout
 
-SIGMA_FLOOR = 1e-3
-"""Least sigma, in units of the trailing volatility."""
+SITES_PER_LAYER = 3
+"""After attention, inside the feed-forward, after the feed-forward."""
 
 
 @dataclass(frozen=True)
-class NetShape:
-    """Sizes of the network: ``window`` bars of ``inputs`` features."""
+class NetShape(DeepShape):
+    """Sizes of the transformer."""
 
-    window: int = 128
-    inputs: int = 10
     d_model: int = 128
     heads: int = 4
     layers: int = 3
@@ -43,26 +41,18 @@ class NetShape:
         return self.window * max(self.d_model, self.feedforward)
 
 
-class Heads(NamedTuple):
-    """Network outputs, each of shape (rows,): direction logit, scaled mean and sigma."""
-
-    logit: Tensor
-    mu: Tensor
-    sigma: Tensor
-
-
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward, both behind a layer norm."""
 
-    def __init__(self, shape: NetShape) -> None:
+    def __init__(self, d_model: int, heads: int, feedforward: int) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.attention_norm = nn.LayerNorm(shape.d_model)
-        self.qkv = nn.Linear(shape.d_model, 3 * shape.d_model)
-        self.merge = nn.Linear(shape.d_model, shape.d_model)
-        self.feedforward_norm = nn.LayerNorm(shape.d_model)
-        self.up = nn.Linear(shape.d_model, shape.feedforward)
-        self.down = nn.Linear(shape.feedforward, shape.d_model)
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.merge = nn.Linear(d_model, d_model)
+        self.feedforward_norm = nn.LayerNorm(d_model)
+        self.up = nn.Linear(d_model, feedforward)
+        self.down = nn.Linear(feedforward, d_model)
 
     def attend(self, x: Tensor, *, last_only: bool) -> Tensor:
         """Return the attention branch for all tokens of (B, W, d), or for the last: (B, 1, d)."""
@@ -92,17 +82,18 @@ class EncoderLayer(nn.Module):
         return dropout.residual(x, self.down(dropout.hidden(hidden, site + 1)), site + 2)
 
 
-class TransformerNet(nn.Module):
-    """Standardised windows (B, W, D) to heads at the last bar."""
+class TransformerNet(DeepNet):
+    """Encoder over all bars of the window, read at the last one."""
 
     position: Tensor
 
     def __init__(self, shape: NetShape) -> None:
-        super().__init__()
-        self.shape = shape
+        super().__init__(shape)
         self.project = nn.Linear(shape.inputs, shape.d_model)
         self.register_buffer("position", positions(shape.window, shape.d_model), persistent=False)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(shape.d_model, shape.heads, shape.feedforward) for _ in range(shape.layers)
+        )
         self.norm = nn.LayerNorm(shape.d_model)
         self.heads = nn.Linear(shape.d_model, 3)
 
@@ -110,10 +101,9 @@ class TransformerNet(nn.Module):
         """Return the heads, one row per window, or S per window under `PassDropout`."""
         x = self.project(windows) + self.position
         for number, layer in enumerate(self.layers):
-            last = number == self.shape.layers - 1
+            last = number == len(self.layers) - 1
             x = layer(x, dropout, number * SITES_PER_LAYER, last_only=last)
-        logit, mu, sigma = self.heads(self.norm(x[:, -1])).unbind(dim=-1)
-        return Heads(logit, mu, functional.softplus(sigma) + SIGMA_FLOOR)
+        return read_heads(self.heads(self.norm(x[:, -1])))
 
 
 def positions(window: int, d_model: int) -> Tensor:
@@ -124,10 +114,3 @@ def positions(window: int, d_model: int) -> Tensor:
     encoding[:, 0::2] = torch.sin(place * rate)
     encoding[:, 1::2] = torch.cos(place * rate)
     return encoding
-
-
-def losses(heads: Heads, up: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (log loss of the direction, Gaussian NLL of the scaled return), batch means."""
-    direction = functional.binary_cross_entropy_with_logits(heads.logit, up)
-    returns = functional.gaussian_nll_loss(heads.mu, target, heads.sigma.square())
-    return direction, returns

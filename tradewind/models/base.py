@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.features.definitions import DEEP
 from tradewind.features.samples import BoolArray as BoolArray
 from tradewind.features.samples import DeepWindows as DeepWindows
 from tradewind.features.samples import Float32Array as Float32Array
@@ -79,6 +80,14 @@ class Forecaster(ABC):
         ``checkpoint_dir`` makes the fit resumable: a re-run after a kill continues there
         and ends with the same weights. NaN labels are refused.
         """
+
+    def refitted(self, samples: Samples, *, seed: int) -> Self:
+        """Return this fit done again on ``samples`` with the sizes that it settled on.
+
+        The calibrator stays that of the first fit, whose forecasts of the calibration rows are
+        out of sample. A family that is not fitted twice returns itself.
+        """
+        return self
 
     @abstractmethod
     def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
@@ -156,9 +165,7 @@ def check_inputs(samples: Samples, *, reads_wide: bool, nullable: Collection[str
     """
     _check_scale(samples, "samples")
     if not reads_wide:
-        bad = _bad_windows(samples.deep)
-        if bad:
-            raise _bad_rows("deep window", bad, len(samples), "holds NaN or Inf or is short")
+        _check_windows(samples.deep)
         return
     tolerant = np.array([column in nullable for column in samples.wide_names], dtype=np.bool_)
     broken = np.isinf(samples.wide) | (np.isnan(samples.wide) & ~tolerant)
@@ -174,16 +181,27 @@ def _check_scale(samples: Samples, name: str) -> None:
         raise _bad_rows(f"{name}.scale", bad, len(samples), "is not a positive volatility")
 
 
-def _bad_windows(deep: DeepWindows) -> int:
-    """Count windows that are short or hold a NaN or Inf, without building them."""
-    count = int((deep.end < deep.width - 1).sum())
-    if count:
-        return count
-    for code, rows in enumerate(deep.rows):
-        total = np.concatenate([[0], np.cumsum(~np.isfinite(rows).all(axis=1))])
+def _check_windows(deep: DeepWindows) -> None:
+    """Refuse windows that are short or hold a NaN or Inf, without building them all."""
+    short = int((deep.end < deep.width - 1).sum())
+    if short:
+        raise _bad_rows("deep window", short, len(deep), f"has fewer than {deep.width} bars")
+    count, column = 0, ""
+    for code, bars in enumerate(deep.rows):
+        total = np.concatenate([[0], np.cumsum(~np.isfinite(bars).all(axis=1))])
         end = deep.end[deep.symbol == code] + 1
-        count += int((total[end] > total[end - deep.width]).sum())
-    return count
+        broken = end[total[end] > total[end - deep.width]]
+        count += len(broken)
+        if len(broken) and not column:
+            first = ~np.isfinite(bars[broken[0] - deep.width : broken[0]])
+            column = _deep_name(int(first.any(axis=0).argmax()), bars.shape[1])
+    if count:
+        raise _bad_rows(f"deep window's {column}", count, len(deep), "holds NaN or Inf")
+
+
+def _deep_name(column: int, depth: int) -> str:
+    """Return the name of a deep feature, its number where the set is not the usual one."""
+    return DEEP[column] if depth == len(DEEP) else f"feature {column}"
 
 
 def _bad_rows(what: str, bad: int, rows: int, why: str) -> TradewindError:

@@ -22,8 +22,10 @@ from tradewind.files import sha256_file, write_json
 from tradewind.models.base import Forecaster, IntArray, Samples, unusable
 from tradewind.models.calibration import Calibrator
 from tradewind.models.families import load_forecaster
+from tradewind.models.input_ranges import names_outside, out_of_range
 from tradewind.models.reference import Reference
 from tradewind.models.uncertainty import Forecast, combine
+from tradewind.settings import RangeSettings
 
 BUNDLE_FILE = "bundle.json"
 META_FILE = "meta.json"
@@ -118,6 +120,14 @@ class ModelBundle:
             seeds = row_seeds(self.meta.identity, samples)
         raw = self.forecaster.sample(samples, n_samples=n_samples, seeds=seeds)
         return combine(raw, self.calibrator, self.reference)
+
+    def out_of_range(self, samples: Samples, rules: RangeSettings) -> list[tuple[str, ...]]:
+        """Return, row by row, the inputs unlike those of training; see `input_ranges`."""
+        if rules.action == "off":
+            return [()] * len(samples)
+        wide = self.forecaster.reads_wide
+        found = out_of_range(samples, self.reference, rules, reads_wide=wide)
+        return names_outside(found, self.reference)
 
     def _check_features(self, samples: Samples, feature_version: str | None) -> None:
         wanted = self.meta

@@ -2,9 +2,9 @@
 
 Maps are compared by log-loss on the calibration slice, out of fold and in time order:
 temperature, Platt (logistic in the logit), beta (Kull, Silva Filho and Flach, 2017) and
-isotonic (breakpoints, interpolated); the best is refitted on the whole slice. Isotonic, which
-flattens passes that fall on one step or outside its range, has to be better than the best
-parametric map by one standard error over days.
+isotonic (breakpoints, interpolated); the one kept is refitted on the whole slice. A richer map
+has to be better than the simpler one by one standard error over days: the lowest of five noisy
+scores is often a map that bends to the slice, and isotonic flattens passes besides.
 
 Labels overlap and the base rate of a few weeks does not last, so the parametric maps are
 maximum a posteriori fits: the likelihood counts only as many rows as there are labels that
@@ -25,8 +25,8 @@ from tradewind.models.metrics import row_log_loss
 from tradewind.settings import MS_PER_DAY
 
 CLIP = 1e-6
-PARAMETRIC = ("identity", "temperature", "platt", "beta")
-KINDS = (*PARAMETRIC, "isotonic")
+KINDS = ("identity", "temperature", "platt", "beta", "isotonic")
+"""From the simplest to the richest."""
 MIN_ROWS = 100
 ISOTONIC_BINS = 20
 ISOTONIC_LABELS = 30
@@ -140,19 +140,23 @@ def fit_calibrator(
         kind: _out_of_fold_losses(kind, p, labels, place, horizon, independent) for kind in KINDS
     }
     scores = {kind: float(rows.mean()) for kind, rows in losses.items()}
-    best = min(PARAMETRIC, key=lambda kind: scores[kind])
     days = np.asarray(ts)[order][out_of_fold_rows(np.asarray(ts)[order])] // MS_PER_DAY
-    if _clearly_better(losses["isotonic"] - losses[best], days):
-        best = "isotonic"
+    best = "identity"
+    for kind in KINDS[1:]:
+        if _clearly_better(losses[kind] - losses[best], days):
+            best = kind
     return CalibrationChoice(_fit(best, p, labels, independent), best, scores)
 
 
 def _clearly_better(difference: FloatArray, days: IntArray) -> bool:
-    """Return whether the mean daily difference is below zero by one standard error."""
+    """Return whether the mean daily difference is below zero by one standard error.
+
+    A slice of one day has no error to be measured by: there, below zero is enough.
+    """
     place = np.unique(days, return_inverse=True)[1]
     daily = np.bincount(place, weights=difference) / np.bincount(place)
     if len(daily) < 2:
-        return False
+        return bool(daily.mean() < 0)
     return bool(daily.mean() < -daily.std(ddof=1) / np.sqrt(len(daily)))
 
 

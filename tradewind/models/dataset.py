@@ -17,6 +17,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP, REQUIRED_FEATURES, WIDE, feature_version
 from tradewind.features.labels import add_labels
 from tradewind.features.reading import read_features
+from tradewind.features.reversion import add_reversion
 from tradewind.features.samples import DeepWindows, Samples, warm_streak
 from tradewind.files import write_bytes, write_json
 from tradewind.market.store import BarStore
@@ -51,6 +52,8 @@ class TrainingSet:
             name: getattr(samples, name)
             for name in ("ts", "symbol", "wide", "y_up", "fwd_ret", "scale")
         }
+        if samples.reverted is not None:
+            arrays["reverted"] = samples.reverted
         arrays |= {"deep_symbol": samples.deep.symbol, "deep_end": samples.deep.end}
         arrays |= {f"deep_{code}": rows for code, rows in enumerate(samples.deep.rows)}
         buffer = io.BytesIO()
@@ -169,7 +172,13 @@ def samples_from_frames(
     timeframe = settings.market.timeframe
     parts = []
     for symbol, frame in frames.items():
-        labelled = add_labels(frame, horizon, timeframe)
+        labelled = add_reversion(
+            add_labels(frame, horizon, timeframe),
+            horizon,
+            timeframe,
+            stop_atr=settings.gru.stop_atr,
+            min_distance=settings.gru.min_distance,
+        )
         usable = (
             (warm_streak(labelled, TIMEFRAME_MS[timeframe]) >= width)
             & np.isfinite(labelled["fwd_ret"].to_numpy())
@@ -202,6 +211,7 @@ def samples_from_frames(
         y_up=joined["y_up"].to_numpy(writable=True),
         fwd_ret=joined["fwd_ret"].to_numpy(writable=True),
         scale=joined["scale"].to_numpy(writable=True),
+        reverted=joined["reverted"].to_numpy(writable=True),
     )
 
 
@@ -239,6 +249,7 @@ def _samples_from(meta: Mapping[str, object], arrays: Mapping[str, np.ndarray]) 
         y_up=arrays["y_up"],
         fwd_ret=arrays["fwd_ret"],
         scale=arrays["scale"],
+        reverted=arrays.get("reverted"),
     )
 
 

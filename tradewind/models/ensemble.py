@@ -16,6 +16,7 @@ import numpy as np
 
 from tradewind.contracts import Action, Vote, confidence
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.models.base import FloatArray
 from tradewind.settings import Settings, VoteSettings
 
 Consensus = Literal["strong", "medium", "single", "none"]
@@ -54,6 +55,8 @@ class Member:
     confidence: float
     conviction: float
     skill: float
+    mu_low: float | None = None
+    mu_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class EnsembleForecast:
     """The pooled forecast, the vote, and what each member said.
 
     ``epistemic`` holds the spread between members and within each; ``epistemic_p`` is the
-    spread of the calibrated probability between members alone.
+    spread of the calibrated probability between members alone. ``mu_low`` and ``mu_high`` are
+    the members' bounds averaged as mu is, None where one that counts states none.
     """
 
     p_up: float
@@ -78,6 +82,8 @@ class EnsembleForecast:
     votes: tuple[Vote, ...]
     missing: tuple[str, ...]
     version: str
+    mu_low: float | None = None
+    mu_high: float | None = None
 
 
 def voting_families(settings: Settings) -> tuple[str, ...]:
@@ -158,6 +164,7 @@ def combine_members(
     p_each = np.array([m.p_up for m in members])
     mu_each = np.array([m.mu for m in members])
     p_up, mu = float(share @ p_each), float(share @ mu_each)
+    low, high = _pooled_bounds(members, share)
     within = share @ np.array([m.epistemic for m in members]) ** 2
     between = share @ (mu_each - mu) ** 2
     noise = share @ np.array([m.aleatoric for m in members]) ** 2
@@ -189,7 +196,23 @@ def combine_members(
         ),
         missing=tuple(missing),
         version=ensemble_version(members),
+        mu_low=low,
+        mu_high=high,
     )
+
+
+def _pooled_bounds(
+    members: Sequence[Member], share: FloatArray
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the weighted means of the members' bounds: quantiles averaged, not densities."""
+    low = high = 0.0
+    for member, weight in zip(members, share.tolist(), strict=True):
+        if weight == 0:
+            continue
+        if member.mu_low is None or member.mu_high is None:
+            return None, None
+        low, high = low + weight * member.mu_low, high + weight * member.mu_high
+    return low, high
 
 
 def ensemble_version(members: Sequence[Member]) -> str:

@@ -21,6 +21,7 @@ from tradewind.models.calibration import (
     CalibrationChoice,
     fit_calibrator,
 )
+from tradewind.models.conformal import covered, fit_conformal, independent_labels, scores
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.reference import Reference
 from tradewind.models.skill import slice_skill
@@ -102,14 +103,24 @@ def calibrate_candidate(
     seeds = row_seeds(f"calibration {forecaster.family} {key}", calib)
     raw = forecaster.sample(calib, n_samples=settings.training.judge_passes, seeds=seeds)
     p_raw = raw.p.mean(axis=0)
-    choice = fit_calibrator(
-        p_raw, calib.y_up, ts=calib.ts, horizon=overlap(settings, forecaster.family, stride)
-    )
+    reach = overlap(settings, forecaster.family, stride)
+    choice = fit_calibrator(p_raw, calib.y_up, ts=calib.ts, horizon=reach)
     p_up = choice.calibrator.apply(p_raw)
     base_rate = float(samples.y_up[split.train].mean())
     skill = slice_skill(choice, calib.y_up, calib.ts, base_rate)
     # Features of every bar: those of each k-th alone would know only some hours of the day.
-    reference = Reference.fit(whole.wide, whole.wide_names, p_up, bins=settings.drift.bins)
+    reference = Reference.fit(
+        whole.wide,
+        whole.wide_names,
+        p_up,
+        bins=settings.drift.bins,
+        trained_on=samples.wide[split.train],
+        conformal=fit_conformal(
+            scores(raw, calib.fwd_ret),
+            independent=independent_labels(calib.ts, reach),
+            level=settings.calibration.interval_level,
+        ),
+    )
     return Calibrated(choice, reference, skill, base_rate)
 
 
@@ -134,6 +145,10 @@ def evaluate(
         "test_end_ms": int(test.ts[-1]),
         **_with_intervals(settings, forecast.p_up, test.y_up, test.ts),
         **_uncertainty(settings, forecast, test),
+        **_intervals(settings, forecast, test),
+        "out_of_range_share": float(
+            np.mean([bool(names) for names in bundle.out_of_range(test, settings.serving.ranges)])
+        ),
         **trading.metrics,
         **_against_baselines(settings, forecast.p_up, baselines, test),
         "per_symbol": _per_symbol(settings, test, forecast, baselines),
@@ -234,6 +249,18 @@ def _uncertainty(settings: Settings, forecast: Forecast, rows: Samples) -> dict[
     }
 
 
+def _intervals(settings: Settings, forecast: Forecast, rows: Samples) -> dict[str, float]:
+    """Return how often the intervals held the return, and their width; empty without any."""
+    if forecast.mu_low is None or forecast.mu_high is None:
+        return {}
+    inside = (rows.fwd_ret >= forecast.mu_low) & (rows.fwd_ret <= forecast.mu_high)
+    return {
+        "conformal_level": settings.calibration.interval_level,
+        **_bootstrap(settings, rows.ts).mean(inside.astype(np.float64)).named("conformal_coverage"),
+        "conformal_width": float((forecast.mu_high - forecast.mu_low).mean()),
+    }
+
+
 def _most_confident(p: FloatArray, y: FloatArray) -> float:
     count = max(1, int(len(p) * MOST_CONFIDENT))
     rows = np.argsort(-np.abs(p - 0.5), kind="stable")[:count]
@@ -288,6 +315,10 @@ def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str
         **gain.named("log_loss_minus_base_rate"),
         **trading.metrics,
     }
+    if np.isfinite(rows.interval_p).all():  # folds that an earlier version stored have none
+        inside = covered(rows.interval_p, settings.calibration.interval_level)
+        drawn = _bootstrap(settings, rows.ts).mean(inside.astype(np.float64))
+        pooled |= drawn.named("conformal_coverage")
     figures: dict[str, Any] = {f"wf_{name}": value for name, value in pooled.items()}
     figures["wf_reliability"] = m.reliability(rows.p_up, rows.y, bins)
     figures["wf_folds"] = [

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import Forecaster
@@ -14,10 +15,29 @@ from tradewind.settings import Settings
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "lightgbm": "tradewind.models._lightgbm:LightGBMForecaster",
+        "gru": "tradewind.models._gru:GRUForecaster",
+        "nhits": "tradewind.models._nhits:NHitsForecaster",
+        "patchtst": "tradewind.models._patchtst:PatchTSTForecaster",
         "transformer": "tradewind.models._transformer:TransformerForecaster",
+        "xgboost": "tradewind.models._xgboost:XGBoostForecaster",
     }
 )
 """Family name to ``module:class``. A new family is one line here and one private module."""
+
+FAMILY_SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "gru": ("deep", "gru"),
+        "lightgbm": ("boosted",),
+        "nhits": ("deep", "nhits"),
+        "patchtst": ("deep", "patchtst"),
+        "transformer": ("deep",),
+        "xgboost": ("boosted",),
+    }
+)
+"""Sections of the settings that a family reads besides ``training`` and ``features``.
+
+What another family reads does not decide this one's fit: changing it keeps finished work.
+"""
 
 
 def forecaster_class(family: str) -> type[Forecaster]:
@@ -37,6 +57,14 @@ def forecaster_class(family: str) -> type[Forecaster]:
     module, name = FAMILIES[family].split(":")
     implementation: type[Forecaster] = getattr(importlib.import_module(module), name)
     return implementation
+
+
+def family_settings(family: str, settings: Settings) -> dict[str, Any]:
+    """Return the sections that only some families read, those of ``family``, as JSON values."""
+    return {
+        section: getattr(settings, section).model_dump(mode="json")
+        for section in FAMILY_SECTIONS[family]
+    }
 
 
 def create(family: str, settings: Settings) -> Forecaster:

@@ -1,7 +1,7 @@
-"""What a version remembers of its calibration slice: ranks, bins and ranges.
+"""What a version remembers of its rows: ranks, bins, intervals, and ranges of the inputs.
 
-Kept with the version so that conviction, drift and input checks compare against exactly
-what the model was calibrated on, with fixed bins.
+Kept with the version so that conviction, drift and intervals compare against exactly what
+the model was calibrated on, and input checks against what it was trained on.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tradewind.models.base import BoolArray, FloatArray
+from tradewind.models.base import BoolArray, Float32Array, FloatArray
+from tradewind.models.conformal import Conformal
 
 CONFIDENCE_QUANTILES = 201
 PSI_BINS = 10
+RANGE_TAIL = 0.005
+"""Share of the training rows beyond each end of a range: one wild bar must not set it."""
 PREDICTION = "p_up"
 
 
@@ -55,13 +58,19 @@ class Bins:
 
 @dataclass(frozen=True)
 class Reference:
-    """Quantiles of confidence, PSI bins per column, and ranges of the wide features."""
+    """Quantiles of confidence, PSI bins per column, ranges of the wide features, intervals.
+
+    ``low`` and ``high`` are quantiles of the training rows, nearly their range (versions made
+    before hold the calibration slice's least and greatest values). ``conformal`` is None for
+    a version made before there were intervals, or with too few labels for one.
+    """
 
     confidence: tuple[float, ...]
     names: tuple[str, ...]
     bins: dict[str, Bins]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    conformal: Conformal | None = None
 
     @classmethod
     def fit(
@@ -71,19 +80,25 @@ class Reference:
         p_up: FloatArray,
         *,
         bins: int = PSI_BINS,
+        trained_on: FloatArray | None = None,
+        conformal: Conformal | None = None,
     ) -> Reference:
-        """Learn from the calibration slice: ``wide`` (n, F) and calibrated ``p_up`` (n,)."""
+        """Learn from the calibration slice: ``wide`` (n, F) and calibrated ``p_up`` (n,).
+
+        ``trained_on`` (m, F) are the training rows, whose ranges are kept; by default ``wide``.
+        """
         confidence = 2 * np.abs(p_up - 0.5)
         quantiles = np.quantile(confidence, np.linspace(0, 1, CONFIDENCE_QUANTILES))
         columns = {name: Bins.fit(wide[:, i], bins) for i, name in enumerate(wide_names)}
         columns[PREDICTION] = Bins.fit(p_up, bins)
-        masked = np.ma.masked_invalid(wide)
+        low, high = _ranges(wide if trained_on is None else trained_on)
         return cls(
             confidence=tuple(float(value) for value in quantiles),
             names=tuple(wide_names),
             bins=columns,
-            low=tuple(float(v) for v in np.ma.filled(masked.min(axis=0), -np.inf)),
-            high=tuple(float(v) for v in np.ma.filled(masked.max(axis=0), np.inf)),
+            low=low,
+            high=high,
+            conformal=conformal,
         )
 
     def conviction(self, confidence: FloatArray) -> FloatArray:
@@ -94,12 +109,16 @@ class Reference:
         rank = (below + through) / 2 / len(quantiles)
         return np.where(np.isnan(confidence), np.nan, rank)
 
-    def out_of_range(self, wide: FloatArray) -> BoolArray:
-        """Return which values (n, F) lie outside the slice by over one width of its range."""
-        low, high = np.asarray(self.low), np.asarray(self.high)
-        margin = np.where(np.isfinite(high - low), high - low, np.inf)
+    def out_of_range(self, values: FloatArray | Float32Array, *, margin: float = 1.0) -> BoolArray:
+        """Return which values lie outside their range by over ``margin`` widths of it.
+
+        ``values`` (n, k) are of the first k features. NaN (not collected) is not outside, nor
+        is anything of a feature that was never known in training.
+        """
+        low, high = (np.asarray(ends)[: values.shape[1]] for ends in (self.low, self.high))
         with np.errstate(invalid="ignore"):
-            outside: BoolArray = (wide < low - margin) | (wide > high + margin)
+            room = np.where(np.isfinite(high - low), margin * (high - low), np.inf)
+            outside: BoolArray = (values < low - room) | (values > high + room)
         return outside
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +132,7 @@ class Reference:
             },
             "low": [value if np.isfinite(value) else None for value in self.low],
             "high": [value if np.isfinite(value) else None for value in self.high],
+            "conformal": None if self.conformal is None else self.conformal.to_json(),
         }
 
     @classmethod
@@ -127,4 +147,18 @@ class Reference:
             },
             low=tuple(-np.inf if value is None else float(value) for value in values["low"]),
             high=tuple(np.inf if value is None else float(value) for value in values["high"]),
+            conformal=Conformal.from_json(values.get("conformal")),
         )
+
+
+def _ranges(values: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the outer quantiles of each column; infinite where a column is never finite."""
+    low, high = [], []
+    for column in values.T:
+        finite = column[np.isfinite(column)]
+        ends = (-np.inf, np.inf)
+        if len(finite):
+            ends = tuple(np.quantile(finite, [RANGE_TAIL, 1 - RANGE_TAIL]))
+        low.append(float(ends[0]))
+        high.append(float(ends[1]))
+    return tuple(low), tuple(high)

@@ -23,7 +23,7 @@ from tradewind.files import sha256_tree, write_json
 from tradewind.models.base import EpochHook, FitReport, Forecaster, Samples
 from tradewind.models.bundle import FORECASTER_FOLDER, replace_folder
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.families import create, load_forecaster
+from tradewind.models.families import create, family_settings, load_forecaster
 from tradewind.models.splits import Split, time_split
 from tradewind.settings import Settings
 
@@ -77,6 +77,15 @@ class FitOutcome:
     seed: int
     folder: Path
     reused: bool
+
+    def refitted(self) -> tuple[Forecaster, str]:
+        """Return the forecaster fitted on all but the test slice, and the last slice it saw.
+
+        The test slice stays unseen: what is judged there is what is released.
+        """
+        known = np.sort(np.concatenate([self.split.train, self.split.valid, self.split.calib]))
+        again = self.forecaster.refitted(self.samples.subset(known), seed=self.seed)
+        return again, "train" if again is self.forecaster else "calib"
 
     def slice(self, name: str) -> Samples:
         """Return the rows of ``train``, ``valid``, ``calib`` or ``test``."""
@@ -219,8 +228,7 @@ def _inputs_hash(
         "rows": [len(samples), int(samples.ts[0]), int(samples.ts[-1])] if len(samples) else [],
         "timeframe": settings.market.timeframe,
         "training": settings.training.model_dump(mode="json", exclude=WITHOUT_EFFECT),
-        "boosted": settings.boosted.model_dump(mode="json"),
-        "deep": settings.deep.model_dump(mode="json"),
+        **family_settings(family, settings),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 

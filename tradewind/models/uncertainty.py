@@ -32,6 +32,8 @@ class Forecast:
         Rank of the confidence among those of the calibration slice, 0..1.
     passes
         Number of stochastic passes (or bag members) behind the row.
+    mu_low, mu_high
+        Conformal interval of the H-bar log return; None where the version keeps none.
     """
 
     p_up: FloatArray
@@ -43,6 +45,8 @@ class Forecast:
     confidence: FloatArray
     conviction: FloatArray
     passes: int
+    mu_low: FloatArray | None = None
+    mu_high: FloatArray | None = None
 
 
 def combine(raw: RawForecast, calibrator: Calibrator, reference: Reference) -> Forecast:
@@ -53,17 +57,23 @@ def combine(raw: RawForecast, calibrator: Calibrator, reference: Reference) -> F
     """
     p_up = calibrator.apply(raw.p.mean(axis=0))
     calibrated = calibrator.apply(raw.p.ravel()).reshape(raw.p.shape)
+    mu = raw.mu.mean(axis=0)
     epistemic = raw.mu.std(axis=0)
     aleatoric = raw.sigma.mean(axis=0)
+    uncertainty = np.hypot(epistemic, aleatoric)
     confidence = 2.0 * np.abs(p_up - 0.5)
+    interval = reference.conformal
+    low, high = (None, None) if interval is None else interval.bounds(mu, uncertainty)
     return Forecast(
         p_up=p_up,
-        mu=raw.mu.mean(axis=0),
+        mu=mu,
         epistemic=epistemic,
         aleatoric=aleatoric,
-        uncertainty=np.hypot(epistemic, aleatoric),
+        uncertainty=uncertainty,
         epistemic_p=calibrated.std(axis=0),
         confidence=confidence,
         conviction=reference.conviction(confidence),
         passes=raw.p.shape[0],
+        mu_low=low,
+        mu_high=high,
     )

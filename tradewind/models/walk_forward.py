@@ -27,15 +27,16 @@ from tradewind.models.base import EpochHook, FloatArray, IntArray, Samples
 from tradewind.models.bundle import row_seeds
 from tradewind.models.calibration import fit_calibrator
 from tradewind.models.code import family_code
+from tradewind.models.conformal import conformal_p, independent_labels, scores
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.families import forecaster_class
+from tradewind.models.families import family_settings, forecaster_class
 from tradewind.models.skill import slice_skill
 from tradewind.models.splits import Fold, walk_forward
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import WITHOUT_EFFECT, fit_on, rows_of
 from tradewind.settings import MS_PER_DAY, Settings
 
-REVISION = 5
+REVISION = 6
 """Raised when what a fold stores, or how it is made, changes."""
 
 
@@ -45,7 +46,8 @@ class OutOfSample:
 
     ``symbol`` holds codes into ``symbols``; mu and the uncertainties are in log-return
     units; ``base_rate`` is the fold's own, from its fit slice; ``skill`` is what its
-    calibration slice says of the member's worth in an ensemble.
+    calibration slice says of the member's worth in an ensemble; ``interval_p`` is the
+    conformal p-value of the return, NaN in folds that were stored without it.
     """
 
     symbols: tuple[str, ...]
@@ -61,6 +63,7 @@ class OutOfSample:
     epistemic_p: FloatArray
     base_rate: FloatArray
     skill: FloatArray
+    interval_p: FloatArray
     fold: IntArray
 
 
@@ -237,13 +240,11 @@ def _run_fold(
     passes = settings.training.judge_passes
     identity = f"fold {int(test.ts.min())} {family} {seed}"
     raw_calib = forecaster.sample(calib, n_samples=passes, seeds=row_seeds(identity, calib))
-    choice = fit_calibrator(
-        raw_calib.p.mean(axis=0),
-        calib.y_up,
-        ts=calib.ts,
-        horizon=overlap(settings, family, stride),
-    )
+    reach = overlap(settings, family, stride)
+    choice = fit_calibrator(raw_calib.p.mean(axis=0), calib.y_up, ts=calib.ts, horizon=reach)
     calibrator, base_rate = choice.calibrator, float(fit.y_up.mean())
+    known = np.sort(np.concatenate([fold.fit, fold.valid, fold.calib]))
+    forecaster = forecaster.refitted(samples.subset(known), seed=seed)
     raw = forecaster.sample(test, n_samples=passes, seeds=row_seeds(identity, test))
     p_raw = raw.p.mean(axis=0)
     part = OutOfSample(
@@ -260,6 +261,11 @@ def _run_fold(
         epistemic_p=calibrator.apply(raw.p.ravel()).reshape(raw.p.shape).std(axis=0),
         base_rate=np.full(len(test), base_rate),
         skill=np.full(len(test), slice_skill(choice, calib.y_up, calib.ts, base_rate)),
+        interval_p=conformal_p(
+            scores(raw, test.fwd_ret),
+            scores(raw_calib, calib.fwd_ret),
+            independent=independent_labels(calib.ts, reach),
+        ),
         fold=np.zeros(len(test), dtype=np.int64),
     )
     return part, choice.kind
@@ -342,8 +348,7 @@ def _name(
         "family": family,
         "key": key,
         "training": settings.training.model_dump(mode="json", exclude=WITHOUT_EFFECT),
-        "boosted": settings.boosted.model_dump(mode="json"),
-        "deep": settings.deep.model_dump(mode="json"),
+        **family_settings(family, settings),
         "slices": [
             [len(rows), int(samples.ts[rows[0]]), int(samples.ts[rows[-1]])]
             for rows in (fold.fit, fold.valid, fold.calib, fold.test)
@@ -374,8 +379,9 @@ def _stored(file: Path, symbols: tuple[str, ...], number: int) -> OutOfSample | 
         return None
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in STORED}
+            arrays = {name: stored[name] for name in STORED if name in stored}
+            arrays.setdefault("interval_p", np.full(len(arrays["ts"]), np.nan))
             fold = np.full(len(arrays["ts"]), number, dtype=np.int64)
             return OutOfSample(symbols=symbols, fold=fold, **arrays)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -187,6 +187,18 @@ def check_uncertainty(c: Candidate) -> Reason:
     return Reason(step="uncertainty", text=text, figures=figures)
 
 
+def check_ranges(c: Candidate) -> Reason:
+    """Refuse a prediction on inputs unlike those of training: no spread tells of them."""
+    step, outside = "inputs", c.prediction.out_of_range
+    if not outside:
+        return Reason(step=step, text="every input is within the training range")
+    text = f"outside the training range: {', '.join(outside)}"
+    figures: dict[str, float | str] = {"out_of_range": float(len(outside))}
+    if not c.settings.engine.require_in_range:
+        return Reason(step=step, text=f"{text} (not required)", figures=figures)
+    return Reason(step=step, text=text, code=RefusalCode.OUT_OF_RANGE, figures=figures)
+
+
 def check_consensus(c: Candidate) -> Reason:
     """Refuse where the ensemble abstained: its members oppose each other or have no skill."""
     found = c.prediction.consensus
@@ -279,6 +291,7 @@ def check_risk(c: Candidate) -> Reason:
 
 CHECKS: tuple[Callable[[Candidate], Reason], ...] = (
     check_uncertainty,
+    check_ranges,
     check_consensus,
     check_threshold,
     check_edge,

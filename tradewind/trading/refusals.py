@@ -114,6 +114,11 @@ REFUSALS: Final[dict[RefusalCode, Refusal]] = {
     RefusalCode.UNKNOWN_SYMBOL: Refusal(
         "Serving or the broker does not know the symbol.", "A symbol of the set; a trained model."
     ),
+    RefusalCode.OUT_OF_RANGE: Refusal(
+        "An input lies outside the range that the model was trained on (`serving.ranges`).",
+        "Inputs within it again; a model retrained on such bars. "
+        "Switch: `engine.require_in_range`.",
+    ),
     RefusalCode.LATE: Refusal(
         "The intent was not sent in time, and is never sent later.", "The next bar's decision."
     ),

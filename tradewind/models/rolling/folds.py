@@ -31,7 +31,7 @@ def fold_settings(settings: Settings) -> Settings:
         "judge_stride": chosen.stride,
         "calibrate_stride": chosen.stride,
     }
-    boosted = {"max_rounds": chosen.max_rounds}
+    boosted = {"max_rounds": chosen.max_rounds, "fit_stride": chosen.fit_stride}
     return settings.model_copy(
         update={
             "training": settings.training.model_copy(update=training),

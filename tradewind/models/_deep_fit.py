@@ -1,4 +1,4 @@
-"""Training of the transformer: seeded, resumable after a kill, best validation epoch kept.
+"""Training of the deep families: seeded, resumable after a kill, best validation epoch kept.
 
 Everything random in an epoch (which samples, their order, the masks) comes from a generator
 seeded by (seed, epoch). A checkpoint therefore needs no generator state, and a run that was
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tradewind.files import write_bytes
+from tradewind.models._deep_net import DeepNet, Labels, losses
 from tradewind.models._mc_dropout import NoDropout, TrainingDropout, draw_pool
-from tradewind.models._transformer_net import TransformerNet, losses
 from tradewind.models.base import EpochHook, FitReport, IntArray, Samples
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -76,7 +76,7 @@ class Trainer:
 
     def __init__(
         self,
-        net: TransformerNet,
+        net: DeepNet,
         plan: FitPlan,
         encode: Encode,
         train: Samples,
@@ -118,11 +118,12 @@ class Trainer:
     def _epoch(self, epoch: int) -> dict[str, float]:
         started = time.monotonic()
         train_loss = self._train_epoch(epoch)
-        direction, returns = self._score_valid()
+        parts = self._score_valid()
         metrics = {
             "train_loss": train_loss,
-            "valid_loss": direction + returns,
-            "valid_log_loss": direction,
+            "valid_loss": sum(parts),
+            "valid_log_loss": parts[0],
+            **dict(zip(("valid_reversion_loss",), parts[2:], strict=False)),
         }
         self.progress.epoch = epoch
         if metrics["valid_loss"] < self.progress.best_loss:
@@ -143,35 +144,33 @@ class Trainer:
         for number, index in enumerate(batches):
             self._set_rate((epoch - 1 + number / len(batches)) / self.plan.epochs)
             self.optimizer.zero_grad()
-            up, target = self._labels(self.train, index)
-            direction, returns = losses(
-                self.net(self.encode(self.train, index), dropout), up, target
-            )
-            loss = direction + returns
+            labels = self._labels(self.train, index)
+            first, *more = losses(self.net(self.encode(self.train, index), dropout), labels)
+            loss = sum(more, first)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.net.parameters(), self.plan.gradient_clip)
             self.optimizer.step()
             total += loss.detach() * len(index)
         return float(total) / sum(len(index) for index in batches)
 
-    def _score_valid(self) -> tuple[float, float]:
-        """Return both mean losses over evenly spaced validation rows, nothing dropped."""
+    def _score_valid(self) -> list[float]:
+        """Return the mean losses over evenly spaced validation rows, nothing dropped."""
         rows = min(len(self.valid), self.plan.validation_rows)
         index = np.linspace(0, len(self.valid) - 1, rows).round().astype(np.int64)
-        total = np.zeros(2)
+        total: Any = 0.0
         with torch.inference_mode():
             for start in range(0, rows, SCORING_ROWS):
                 part = index[start : start + SCORING_ROWS]
-                up, target = self._labels(self.valid, part)
+                labels = self._labels(self.valid, part)
                 heads = self.net(self.encode(self.valid, part), NoDropout())
-                total += len(part) * np.array([float(x) for x in losses(heads, up, target)])
-        return float(total[0] / rows), float(total[1] / rows)
+                total += len(part) * np.array([float(x) for x in losses(heads, labels)])
+        return [float(value) for value in total / rows]
 
-    def _labels(self, samples: Samples, index: IntArray) -> tuple[Tensor, Tensor]:
-        scaled = samples.fwd_ret[index] / samples.scale[index]
-        pair = np.stack([samples.y_up[index], scaled]).astype(np.float32)
-        up, target = torch.from_numpy(pair).to(self.device)
-        return up, target
+    def _labels(self, samples: Samples, index: IntArray) -> Labels:
+        columns = [samples.y_up[index], samples.fwd_ret[index] / samples.scale[index]]
+        if self.net.learns_reversion and samples.reverted is not None:
+            columns.append(samples.reverted[index])
+        return Labels(*torch.from_numpy(np.stack(columns).astype(np.float32)).to(self.device))
 
     def _set_rate(self, done: float) -> None:
         """Rise linearly over the warm-up share, then fall along a half cosine."""
@@ -239,13 +238,16 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _identity(net: TransformerNet, plan: FitPlan, train: Samples, valid: Samples, seed: int) -> str:
+def _identity(net: DeepNet, plan: FitPlan, train: Samples, valid: Samples, seed: int) -> str:
     """Return a hash of all that decides the final weights."""
     settings: dict[str, Any] = {**asdict(net.shape), **asdict(plan), "seed": seed}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for samples in (train, valid):
         deep = samples.deep
-        for array in (samples.y_up, samples.fwd_ret, samples.scale, deep.symbol, deep.end):
+        arrays = [samples.y_up, samples.fwd_ret, samples.scale, deep.symbol, deep.end]
+        if net.learns_reversion and samples.reverted is not None:
+            arrays.append(samples.reverted)
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         for rows in deep.rows:
             digest.update(np.ascontiguousarray(rows).tobytes())

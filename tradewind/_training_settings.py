@@ -1,0 +1,86 @@
+"""The settings of training, its gates, and what asks for a retraining."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tradewind._settings_base import Fraction, Section
+
+
+class TrainingSettings(Section):
+    """Labels, splits and fitting."""
+
+    horizon: int = Field(16, ge=1, description="bars ahead that a label looks")
+    days_back: int = Field(180, ge=20, description="days of labelled bars up to now")
+    families: tuple[
+        Literal["lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"], ...
+    ] = (
+        "lightgbm",
+        "transformer",
+    )
+    pooled_families: tuple[str, ...] = Field(
+        ("lightgbm", "xgboost", "transformer", "nhits", "patchtst", "gru"),
+        description="families trained once over all symbols",
+    )
+    split: tuple[float, float, float, float] = Field(
+        (0.50, 0.15, 0.15, 0.20), description="train, validation, calibration, test shares"
+    )
+    seed: int = 7
+    bag: int = Field(5, ge=2, description="boosted-tree seeds, the source of epistemic spread")
+    epochs: int = Field(30, ge=1)
+    max_epoch_samples: int = Field(20_000, ge=100, description="deep samples drawn per epoch")
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    dropout: float = Field(0.1, gt=0, lt=1)
+    walk_forward_folds: int = Field(26, ge=1, description="folds wanted, boosted trees")
+    fold_days: int = Field(7, ge=1, description="days between two emulated retrainings")
+    deep_folds: int = Field(4, ge=1, description="folds over the same span, deep families")
+    bootstrap_samples: int = Field(1000, ge=100)
+    judge_passes: int = Field(20, ge=2, le=1000, description="passes where deep models are judged")
+    judge_stride: int = Field(2, ge=1, description="deep families are judged on every k-th bar")
+    calibrate_stride: int = Field(4, ge=1, description="deep families are calibrated on these")
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> TrainingSettings:
+        if abs(sum(self.split) - 1) > 1e-9 or min(self.split) <= 0:
+            raise ValueError(f"split {self.split} must be four positive shares that sum to 1")
+        return self
+
+
+class CalibrationSettings(Section):
+    """Probability calibration and its release gate."""
+
+    ece_bins: int = Field(15, ge=5)
+    ece_gate: Fraction = 0.05
+    min_gate_rows: int = Field(6000, ge=100, description="out-of-sample rows the ECE gate needs")
+    interval_level: float = Field(
+        0.9, gt=0, lt=1, description="share of future returns that mu_low … mu_high shall hold"
+    )
+
+
+class GateSettings(Section):
+    """Release gates; identical in every profile."""
+
+    min_accuracy: Fraction = 0.52
+    confidence_level: Fraction = 0.95
+
+
+class DriftSettings(Section):
+    """Population stability."""
+
+    bins: int = Field(10, ge=4)
+    warn: float = Field(0.1, gt=0)
+    alert: float = Field(0.2, gt=0)
+    recent_days: int = Field(7, ge=1)
+
+
+class RetrainTriggerSettings(Section):
+    """When the sensor `retrain_when_needed` asks for a retraining."""
+
+    new_trades: int = Field(100, ge=1, description="closed trades since the champion's training")
+    win_rate_trades: int = Field(50, ge=1, description="latest trades that the win rate is over")
+    min_win_rate: Fraction = Field(0.5, description="share of winning trades below which to ask")
+    pause_hours: float = Field(6, ge=0, description="least time between two requests")
+    check_s: int = Field(300, ge=30, description="seconds between two looks")
