@@ -33,6 +33,7 @@ def evaluate(
     ),
     days_back: int = typer.Option(0, min=0, help="Days a refit looks back; 0: the setting."),
     horizon: int = typer.Option(0, min=0, help="Bars ahead that labels look; 0: the setting."),
+    seed: int = typer.Option(-1, min=-1, help="Seed of fits and intervals; -1: the setting."),
     per_symbol: bool = typer.Option(False, help="A model for each symbol; default: one for all."),
     bars: str = typer.Option("auto", help="store, folder (TRADEWIND_DATA) or auto."),
     shuffle_labels: bool = typer.Option(
@@ -51,7 +52,7 @@ def evaluate(
     from assets.steps.history import HistoryChoices
     from pipelines.evaluation import run_evaluation
 
-    chosen = _chosen(load_settings(), since, refit_days, refit_months, days_back, horizon)
+    chosen = _chosen(load_settings(), since, refit_days, refit_months, days_back, horizon, seed)
     choices = HistoryChoices(
         symbols=tuple(symbols),
         families=tuple(families),
@@ -88,6 +89,7 @@ def _chosen(
     refit_months: int,
     days_back: int,
     horizon: int,
+    seed: int,
 ) -> Settings:
     given: dict[str, Any] = {
         "since": _day(since) if since else None,
@@ -97,7 +99,9 @@ def _chosen(
     }
     update = {name: value for name, value in given.items() if value is not None}
     evaluation = settings.evaluation.model_copy(update=update)
-    training = settings.training.model_copy(update={"horizon": horizon} if horizon else {})
+    labels = {"horizon": horizon} if horizon else {}
+    seeds = {"seed": seed} if seed >= 0 else {}
+    training = settings.training.model_copy(update=labels | seeds)
     return settings.model_copy(update={"evaluation": evaluation, "training": training})
 
 
