@@ -139,6 +139,15 @@ class DeepForecaster(Forecaster):
         checkpoint_dir: Path | None = None,
     ) -> FitReport:
         """Train; ``on_epoch`` gets train_loss, valid_loss, valid_log_loss and seconds."""
+        trainer = self.trainer(train, valid, seed=seed, checkpoint_dir=checkpoint_dir)
+        report = trainer.run(on_epoch)
+        self._install(trainer.net)
+        return report
+
+    def trainer(
+        self, train: Samples, valid: Samples, *, seed: int, checkpoint_dir: Path | None = None
+    ) -> Trainer:
+        """Return a new network of the data's size with what trains it; nothing is trained yet."""
         for name, part in (("train", train), ("valid", valid)):
             check_labels(part, name)
             check_inputs(part, reads_wide=False, nullable=())
@@ -149,18 +158,9 @@ class DeepForecaster(Forecaster):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.net_type(self.shape).to(self.device)
-        trainer = Trainer(
-            net,
-            self.plan,
-            self._encode,
-            train,
-            valid,
-            seed=seed,
-            checkpoint_dir=checkpoint_dir,
+        return Trainer(
+            net, self.plan, self._encode, train, valid, seed=seed, checkpoint_dir=checkpoint_dir
         )
-        report = trainer.run(on_epoch)
-        self._install(net)
-        return report
 
     def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
         """Return ``n_samples`` dropout passes; a row's masks follow from its seed alone."""
