@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -76,6 +77,44 @@ def gaps(
         )
 
     emit({"set_id": store.set_id, "gaps": rows}, as_json, text)
+
+
+@data_app.command()
+@friendly
+def refused(
+    symbols: list[str] = Symbols,
+    as_json: bool = JsonOption,
+) -> None:
+    """List the bars that were refused (NaN, high below low, off the grid, …), and why."""
+    from tradewind.market.ingest import store_for
+
+    store, wanted = store_for(load_settings()), names(symbols)
+    rows: list[dict[str, Any]] = [
+        {name: _finite(value) for name, value in row.items()}
+        for row in store.quarantined().sort("symbol", "timeframe", "ts").iter_rows(named=True)
+        if not wanted or row["symbol"] in wanted
+    ]
+
+    def text() -> None:
+        if not rows:
+            say("no bar was refused")
+            return
+        table(
+            f"{len(rows)} bars refused, of set {store.set_id}",
+            ["symbol", "of", "opens (UTC)", "reason", "open, high, low, close; volume"],
+            [
+                [
+                    row["symbol"],
+                    row["timeframe"],
+                    utc(row["ts"]),
+                    row["reason"],
+                    f"{row['open']} {row['high']} {row['low']} {row['close']}; {row['volume']}",
+                ]
+                for row in rows
+            ],
+        )
+
+    emit({"set_id": store.set_id, "refused": rows}, as_json, text)
 
 
 @data_app.command()
@@ -157,6 +196,11 @@ def upkeep(
     report = run_upkeep(settings, open_clock(settings), dry_run=dry_run)
     emit({**asdict(report), "saved": report.saved}, as_json, lambda: _print_upkeep(report))
     tell_errors({f"partition {place}": error for place, error in enumerate_errors(report)})
+
+
+def _finite(value: Any) -> Any:
+    """Return the value as JSON can hold it: NaN and infinity as words."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def enumerate_errors(report: UpkeepReport) -> list[tuple[int, str]]:

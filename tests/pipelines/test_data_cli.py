@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,6 +153,27 @@ def test_gaps_are_listed(call: Call) -> None:
     (gap,) = json.loads(call("data", "gaps", "--json").stdout)["gaps"]
     assert (gap["symbol"], gap["bars"], gap["confirmed"]) == ("BTCUSDT", 10, True)
     assert json.loads(call("data", "gaps", "-s", "ETHUSDT", "--json").stdout)["gaps"] == []
+
+
+def test_refused_bars_are_listed_with_their_reasons(call: Call, data: Path) -> None:
+    call("ingest", "-s", "BTCUSDT")
+    assert "no bar was refused" in call("data", "refused").stdout
+    bad = pl.int_range(pl.len())
+    eth = MARKET["ETHUSDT"].with_columns(
+        ts=pl.when(bad == 30).then(pl.col("ts") + 1).otherwise("ts"),
+        close=pl.when(bad == 10).then(math.nan).otherwise("close"),
+        volume=pl.when(bad == 20).then(-1.0).otherwise("volume"),
+    )
+    eth.write_parquet(data / f"{SET}_15m" / "ETHUSDT_15m.parquet")
+    call("ingest")
+    text = call("data", "refused", "-s", "ETHUSDT").stdout
+    assert "3 bars refused" in text
+    for word in ("2025-01-01 02:30", "nan", "negative_volume", "off_grid"):
+        assert word in text
+    rows = json.loads(call("data", "refused", "--json").stdout)["refused"]
+    assert [row["reason"] for row in rows] == ["nan", "negative_volume", "off_grid"]
+    assert rows[0]["close"] == "nan"
+    assert rows[1]["volume"] == -1.0
 
 
 def test_repair_fills_a_gap_once_the_source_has_it(call: Call, data: Path, tmp_path: Path) -> None:
