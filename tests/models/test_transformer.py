@@ -1,11 +1,8 @@
-"""The transformer beyond the common contract: MC dropout, resuming, numerics."""
+"""The transformer beyond the common contract: MC dropout, numerics."""
 
 from __future__ import annotations
 
 import copy
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +24,8 @@ from tradewind.models._mc_dropout import (
 )
 from tradewind.models._transformer_net import NetShape, TransformerNet
 
-ROOT = Path(__file__).resolve().parents[2]
 SHAPE = NetShape(window=8, inputs=4, d_model=16, heads=2, layers=3, feedforward=32)
 DROPOUT = 0.2
-
-FIT_SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from tests.support.samples import in_time_order, planted_samples
-from tests.support.tiny import tiny_forecaster
-folder, kill_after = Path(sys.argv[1]), int(sys.argv[2])
-train, valid = in_time_order(planted_samples(300), 0.7, 0.3)
-
-def on_epoch(epoch, metrics):
-    if epoch == kill_after:  # before the epoch is told: the checkpoint has it already
-        os.kill(os.getpid(), signal.SIGKILL)
-    print(epoch, metrics["train_loss"], metrics["seconds"], flush=True)
-
-forecaster = tiny_forecaster("transformer")
-forecaster.fit(train, valid, seed=5, on_epoch=on_epoch, checkpoint_dir=folder / "checkpoint")
-forecaster.save(folder / "model")
-"""
 
 
 def _net(seed: int = 0) -> TransformerNet:
@@ -164,28 +142,6 @@ def test_training_gradient_is_the_plain_encoders() -> None:
     _plain_forward(other, windows, 0.0).sum().backward()
     for (name, ours), theirs in zip(net.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
-
-
-def _run_fit(folder: Path, kill_after: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", FIT_SCRIPT, str(folder), str(kill_after)]
-    return subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
-
-
-def test_a_killed_fit_continues_to_the_same_weights(tmp_path: Path) -> None:
-    killed = _run_fit(tmp_path / "killed", 2)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (tmp_path / "killed" / "model").exists()
-    again = _run_fit(tmp_path / "killed", 0)
-    assert again.returncode == 0, again.stderr
-    whole = _run_fit(tmp_path / "whole", 0)
-    # Equal seconds: the first epoch was told again, not trained again.
-    assert again.stdout.splitlines()[0] == killed.stdout.splitlines()[0]
-    told = [line.split()[:2] for line in again.stdout.splitlines()]
-    assert told == [line.split()[:2] for line in whole.stdout.splitlines()]
-    assert [epoch for epoch, _ in told][:3] == ["1", "2", "3"]
-    for name in ("weights.safetensors", "config.json"):
-        resumed = (tmp_path / "killed" / "model" / name).read_bytes()
-        assert resumed == (tmp_path / "whole" / "model" / name).read_bytes()
 
 
 def test_a_checkpoint_of_another_fit_is_not_continued(tmp_path: Path) -> None:
