@@ -31,7 +31,7 @@ def _slices() -> tuple[Samples, Samples, Samples]:
 
 @functools.cache
 def _fitted(*, flipped: bool = False) -> GRUForecaster:
-    forecaster = tiny_forecaster("gru", epochs=10, learning_rate=0.01)
+    forecaster = tiny_forecaster("gru", training={"epochs": 10, "learning_rate": 0.01})
     assert isinstance(forecaster, GRUForecaster)
     train, valid = (_flipped(part) if flipped else part for part in _slices()[:2])
     forecaster.fit(train, valid, seed=3)
@@ -131,7 +131,7 @@ def test_the_labels_of_the_reversion_decide_the_weights() -> None:
 
 def test_epochs_tell_the_loss_of_the_reversion() -> None:
     train, valid, _ = _slices()
-    report = tiny_forecaster("gru", epochs=1).fit(train, valid, seed=3)
+    report = tiny_forecaster("gru", training={"epochs": 1}).fit(train, valid, seed=3)
     metrics = report.metrics
     assert {"valid_loss", "valid_log_loss", "valid_reversion_loss"} < set(metrics)
     assert 0 < metrics["valid_reversion_loss"] < metrics["valid_loss"]

@@ -60,7 +60,7 @@ def _samples() -> tuple[Samples, Samples]:
 
 @functools.cache
 def _fitted(family: str) -> DeepForecaster:
-    forecaster = tiny_forecaster(family, epochs=2)
+    forecaster = tiny_forecaster(family, training={"epochs": 2})
     assert isinstance(forecaster, DeepForecaster)
     forecaster.fit(*_samples(), seed=1)
     return forecaster
@@ -148,11 +148,11 @@ class TestDeepFamily:
 
         train, valid = _samples()
         with pytest.raises(StoppedError):
-            tiny_forecaster(family, epochs=3).fit(
+            tiny_forecaster(family, training={"epochs": 3}).fit(
                 train, valid, seed=4, on_epoch=stop, checkpoint_dir=tmp_path / "checkpoint"
             )
         told: list[int] = []
-        resumed, whole = (tiny_forecaster(family, epochs=3) for _ in range(2))
+        resumed, whole = (tiny_forecaster(family, training={"epochs": 3}) for _ in range(2))
         resumed.fit(
             train,
             valid,
