@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "mlflow", "bentoml", "lightgbm", "evidently", "sklearn", "ccxt", "pandas")
+HEAVY = (
+    "torch",
+    "mlflow",
+    "bentoml",
+    "lightgbm",
+    "evidently",
+    "sklearn",
+    "ccxt",
+    "pandas",
+    "numba",
+)
 
 
 def _loaded_after(statement: str, tmp_path: Path) -> dict[str, object]:
