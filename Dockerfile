@@ -21,7 +21,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    GIT_PYTHON_REFRESH=quiet
+    GIT_PYTHON_REFRESH=quiet \
+    NUMBA_CACHE_DIR=/opt/compiled
 
 # What runs, at the versions tested together; the lock's development tools stay outside.
 # Another index, and its credentials, come in the optional build secret `pip_conf` (a pip.conf);
@@ -50,7 +51,8 @@ COPY pipelines pipelines
 COPY deploy/workspace.yaml deploy/workspace.yaml
 RUN pip install -q --no-build-isolation --no-deps --no-cache-dir -e . \
     && python -m compileall -q . \
-    && mkdir -p /state /artifacts && chown tradewind /state /artifacts
+    && python -c "import tradewind.features._kernel, tradewind.regimes._kernel" \
+    && mkdir -p /state /artifacts && chown -R tradewind /state /artifacts "$NUMBA_CACHE_DIR"
 
 ENV TRADEWIND_HOME=/state
 USER tradewind

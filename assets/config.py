@@ -107,6 +107,15 @@ class TrainingConfig(Choices):
     )
 
 
+def _chosen_families(verb: str) -> Any:
+    return Field(
+        default=list(_training.families),
+        validate_default=True,
+        description=f"model families to {verb}, any of {_families}; empty: all of these; "
+        f"default {_families} (setting training.families)",
+    )
+
+
 class RetrainConfig(TrainingConfig):
     """Choices of a retraining: which units, and how."""
 
@@ -115,12 +124,7 @@ class RetrainConfig(TrainingConfig):
         description=f"symbols that get a model of their own, any of {_symbols}; default empty: "
         f"every traded symbol, with one pooled model for each of {', '.join(_pooled)}",
     )
-    families: list[Family] = Field(
-        default=list(_training.families),
-        validate_default=True,
-        description=f"model families to train, any of {_families}; empty: all of these; "
-        f"default {_families} (setting training.families)",
-    )
+    families: list[Family] = _chosen_families("train")
 
 
 class SearchConfig(Choices):
@@ -168,12 +172,7 @@ class UnitsConfig(Choices):
         description=f"symbols with a model of their own, any of {_symbols}; default empty: the "
         "models that a retraining of every symbol makes",
     )
-    families: list[Family] = Field(
-        default=list(_training.families),
-        validate_default=True,
-        description=f"model families to look at, any of {_families}; empty: all of these; "
-        f"default {_families} (setting training.families)",
-    )
+    families: list[Family] = _chosen_families("look at")
 
 
 class HistoryConfig(Choices):

@@ -57,7 +57,7 @@ def our_nhits() -> tuple[nn.Module, Forecast]:
     def forecast(windows: Tensor, dropout: Dropout) -> Tensor:
         centre, spread = windows.mean(1, keepdim=True), windows.std(1, keepdim=True)
         scaled = (windows - centre) / spread
-        path = net.path(scaled[..., None], dropout)[0][:, 1]
+        path = net.path(scaled[..., None], dropout)[:, 1]
         return (scaled[:, -1:] + path) * spread + centre
 
     return net, forecast

@@ -46,6 +46,9 @@ class DeepSettings(Section):
     patience: int = Field(6, ge=1, description="epochs without a better validation loss")
     validation_rows: int = Field(2000, ge=50, description="evenly spaced rows scored per epoch")
     threads: int = Field(1, ge=1, description="threads of one torch process")
+    ensemble_members: int = Field(
+        1, ge=1, le=20, description="networks of different seeds that share the passes"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> DeepSettings:

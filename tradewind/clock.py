@@ -14,7 +14,7 @@ from typing import Protocol
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import TIMEFRAME_MS
 
-DAY, MINUTE = "%Y-%m-%d", "%Y-%m-%d %H:%M"
+DAY, MINUTE, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"
 
 
 class Clock(Protocol):
@@ -69,6 +69,26 @@ def parse_day(text: str, name: str = "date") -> int:
             ErrorCode.BAD_INPUT, f"{name} = {text!r} is not a date", "Write it as 2025-01-31 (UTC)"
         ) from error
     return int(day.timestamp() * 1000)
+
+
+def parse_moment(text: str, name: str = "time") -> int:
+    """Return epoch milliseconds of an ISO time such as 2025-10-01T00:00; UTC unless it says.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input``, naming the field and its text.
+    """
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"{name} = {text!r} is not a time",
+            "Write it as 2025-10-01T00:00 (UTC)",
+        ) from error
+    aware = given if given.tzinfo else given.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
 
 
 def last_closed_bar(now_ms: int, timeframe: str) -> int:

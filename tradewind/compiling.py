@@ -14,8 +14,8 @@ import structlog
 log = structlog.get_logger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-"""Other threads run meanwhile; a division by 0 gives inf or NaN as it does in numpy. No fastmath:
-the same numbers whatever the batch."""
+"""Other threads run meanwhile; dividing by 0 gives inf or NaN as in numpy. No fastmath: it would
+make the last bits depend on how many numbers are computed together."""
 
 
 def compiled(signature: Any) -> Callable[[Function], Function]:
@@ -29,12 +29,12 @@ def compiled(signature: Any) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         try:
             return cast(Function, numba.njit(signature, cache=True, **OPTIONS)(function))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, EOFError) as error:
             log.warning(
                 "compiled_code_not_kept",
                 function=function.__name__,
                 reason=str(error),
-                hint="Point NUMBA_CACHE_DIR at a folder that can be written: start-up is slower",
+                hint="Start-up is slower: point NUMBA_CACHE_DIR at a folder that can be written",
             )
             return cast(Function, numba.njit(signature, **OPTIONS)(function))
 

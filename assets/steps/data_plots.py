@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from tradewind.market.quality import OUTLIER_Z
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GOOD, BAD, GUIDE = "#1f6f8b", "#c0563b", "#888888"
-OUTLIER_LIMITS = (-20, 20)
 
 
 def coverage_plot(months: pl.DataFrame, title: str) -> bytes:
@@ -37,11 +38,11 @@ def outlier_plot(returns: pl.DataFrame, title: str) -> bytes:
 
     def paint(axes: Axes) -> None:
         times = pl.from_epoch(returns["ts"], time_unit="ms").to_numpy()
-        far = returns["z"].abs() > OUTLIER_LIMITS[1]
+        far = returns["z"].abs() > OUTLIER_Z
         axes.plot(times, returns["z"].to_numpy(), color=GOOD, linewidth=0.4)
         mask = far.to_numpy()
         axes.scatter(times[mask], returns["z"].to_numpy()[mask], color=BAD, s=14, zorder=3)
-        for limit in OUTLIER_LIMITS:
+        for limit in (-OUTLIER_Z, OUTLIER_Z):
             axes.axhline(limit, color=GUIDE, linestyle="--", linewidth=0.8)
         axes.set(ylabel="robust z of the return", title=title)
 

@@ -118,10 +118,11 @@ def _gaps(
 def _outliers(settings: Settings, symbol: str, bars: pl.DataFrame, found: BarQuality) -> Verdict:
     """Flag returns far outside the rest; they may be true, so none is removed."""
     from assets.steps.data_plots import outlier_plot
-    from tradewind.market.findings import outliers, robust_z
+    from tradewind.market.findings import outliers
+    from tradewind.market.quality import OUTLIER_Z, robust_z
 
     limit = settings.quality.max_outlier_share
-    figures = {"outliers": found.outliers, "limit_share": limit, "robust_z_limit": 20}
+    figures = {"outliers": found.outliers, "limit_share": limit, "robust_z_limit": OUTLIER_Z}
     passed = found.outliers <= limit * found.rows
     if not found.outliers:
         return Verdict("outliers", passed, figures)

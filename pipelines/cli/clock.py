@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import typer
 
 from pipelines.cli.output import JsonOption, emit, friendly, say
+from tradewind.clock import SECOND, parse_moment, utc_text
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import load_settings
 
@@ -45,7 +44,7 @@ def set_to(
             f"clock = {settings.clock!r} cannot be set",
             "Set TRADEWIND_CLOCK=replay for every process of this home",
         )
-    at_ms = _parse(time)
+    at_ms = parse_moment(time)
     with open_ledger(settings) as ledger:
         if engine_alive(ledger):
             raise TradewindError(
@@ -61,16 +60,5 @@ def set_to(
     )
 
 
-def _parse(text: str) -> int:
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise TradewindError(
-            ErrorCode.BAD_INPUT, f"{text!r} is not a time", "Write it as 2025-10-01T00:00 (UTC)"
-        ) from error
-    aware = given if given.tzinfo else given.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
-
-
 def _text(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{utc_text(ms, SECOND)} UTC"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -76,6 +77,44 @@ def gaps(
         )
 
     emit({"set_id": store.set_id, "gaps": rows}, as_json, text)
+
+
+@data_app.command()
+@friendly
+def refused(
+    symbols: list[str] = Symbols,
+    as_json: bool = JsonOption,
+) -> None:
+    """List the bars that were refused (NaN, high below low, off the grid, …), and why."""
+    from tradewind.market.ingest import store_for
+
+    store, wanted = store_for(load_settings()), names(symbols)
+    rows: list[dict[str, Any]] = [
+        {name: _finite(value) for name, value in row.items()}
+        for row in store.quarantined().sort("symbol", "timeframe", "ts").iter_rows(named=True)
+        if not wanted or row["symbol"] in wanted
+    ]
+
+    def text() -> None:
+        if not rows:
+            say("no bar was refused")
+            return
+        table(
+            f"{len(rows)} bars refused, of set {store.set_id}",
+            ["symbol", "of", "opens (UTC)", "reason", "open, high, low, close; volume"],
+            [
+                [
+                    row["symbol"],
+                    row["timeframe"],
+                    utc(row["ts"]),
+                    row["reason"],
+                    f"{row['open']} {row['high']} {row['low']} {row['close']}; {row['volume']}",
+                ]
+                for row in rows
+            ],
+        )
+
+    emit({"set_id": store.set_id, "refused": rows}, as_json, text)
 
 
 @data_app.command()
@@ -159,6 +198,11 @@ def upkeep(
     tell_errors({f"partition {place}": error for place, error in enumerate_errors(report)})
 
 
+def _finite(value: Any) -> Any:
+    """Return the value as JSON can hold it: NaN and infinity as words."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def enumerate_errors(report: UpkeepReport) -> list[tuple[int, str]]:
     """Return the errors with numbers: a partition has no shorter name than its error."""
     return list(enumerate(report.errors, start=1))
@@ -190,9 +234,7 @@ def _print_status(found: DataStatus, wanted: list[str]) -> None:
 
 
 def _status_row(series: SeriesStatus) -> list[object]:
-    from tradewind.market.status import in_words
-
-    kind = f"bars {series.timeframe}" if series.timeframe else KIND_WORDS[series.kind]
+    kind = _kind(series)
     if series.error:
         return [series.symbol, kind, "unreadable", None, None, None, None]
     holes = None
@@ -202,7 +244,21 @@ def _status_row(series: SeriesStatus) -> list[object]:
     if series.first_ts is not None and series.last_ts is not None:
         span = f"{utc_text(series.first_ts, DAY)} {utc_text(series.last_ts, DAY)}"
     refused = series.quarantined if series.timeframe else None
-    return [series.symbol, kind, span, series.rows, holes, in_words(series.staleness_s), refused]
+    return [series.symbol, kind, span, series.rows, holes, _age(series.staleness_s), refused]
+
+
+def _kind(series: SeriesStatus) -> str:
+    if series.timeframe:
+        return f"bars {series.timeframe}"
+    return KIND_WORDS.get(series.kind) or series.series.replace("_", " ")
+
+
+def _age(staleness_s: float | None) -> str | None:
+    from pipelines.status import in_words
+
+    if staleness_s is None:
+        return None
+    return f"{in_words(staleness_s)} late" if staleness_s else "fresh"
 
 
 KIND_WORDS = {

@@ -6,14 +6,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from pipelines.cli.output import friendly
-from tradewind.clock import MINUTE, utc_text
+from tradewind.clock import SECOND, parse_moment, utc_text
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
@@ -121,7 +120,7 @@ def _clock(
                 "Set the time with `tradewind clock set`, or leave --follow-clock out",
             )
         return open_clock(settings).now_ms
-    start_ms = _parse(start) if start else _default_start(settings, sources)
+    start_ms = parse_moment(start, "--start") if start else _default_start(settings, sources)
     return ReplayClock(start_ms, speed).now_ms
 
 
@@ -141,18 +140,6 @@ def _default_start(settings: Settings, sources: dict[str, BarSource]) -> int:
         return min([await newest(source) for source in sources.values()])
 
     return asyncio.run(oldest_end()) - DEFAULT_DAYS * MS_PER_DAY
-
-
-def _parse(text: str) -> int:
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise TradewindError(
-            ErrorCode.BAD_INPUT,
-            f"--start {text!r} is not a time",
-            "Write it as 2026-04-01T00:00 (UTC)",
-        ) from error
-    return round((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _print_start(exchange: ReplayExchange, sources: dict[str, BarSource]) -> None:
@@ -178,4 +165,4 @@ def _print_state(exchange: ReplayExchange) -> None:
 
 def _time_of(exchange: ReplayExchange) -> str:
     state = next(iter(exchange.states.values()))
-    return utc_text(state.now_ms(), f"{MINUTE}:%S")
+    return utc_text(state.now_ms(), SECOND)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import polars as pl
@@ -62,12 +62,10 @@ async def kline(state: ExchangeState, query: Query) -> Answer:
 async def funding_history(state: ExchangeState, query: Query) -> Answer:
     """GET /v5/market/funding/history: newest first."""
     symbol = query.get("symbol", "")
-    names = ("startTime", "endTime")
-    since, until, limit = _window(state, query, names, FUNDING_DEFAULT, FUNDING_MOST)
-    rates = (await state.funding(symbol, since, until)).tail(limit).reverse()
+    page = await _newest(state.funding, state, query, FUNDING_DEFAULT, FUNDING_MOST)
     rows = [
         {"symbol": symbol, "fundingRate": f"{rate:.8f}", "fundingRateTimestamp": str(ts)}
-        for ts, rate in rates.select("ts", "funding_rate").iter_rows()
+        for ts, rate in page.select("ts", "funding_rate").iter_rows()
     ]
     return _good(state, {"category": "linear", "list": rows})
 
@@ -77,14 +75,13 @@ async def open_interest(state: ExchangeState, query: Query) -> Answer:
     period = PERIODS.get(query.get("intervalTime", ""))
     if period is None:
         return _bad(state, "Invalid intervalTime")
-    symbol = query.get("symbol", "")
-    names = ("startTime", "endTime")
-    since, until, limit = _window(state, query, names, INTEREST_DEFAULT, INTEREST_MOST)
-    found = _on_grid(await state.open_interest(symbol, since, until), period)
+    sizes = INTEREST_DEFAULT, INTEREST_MOST
+    page = await _newest(state.open_interest, state, query, *sizes, period)
     rows = [
         {"openInterest": number(amount), "timestamp": str(ts)}
-        for ts, amount in found.select("ts", "open_interest").tail(limit).reverse().iter_rows()
+        for ts, amount in page.select("ts", "open_interest").iter_rows()
     ]
+    symbol = query.get("symbol", "")
     body = {"symbol": symbol, "category": "linear", "list": rows, "nextPageCursor": ""}
     return _good(state, body)
 
@@ -94,18 +91,15 @@ async def account_ratio(state: ExchangeState, query: Query) -> Answer:
     period = PERIODS.get(query.get("period", ""))
     if period is None:
         return _bad(state, "Invalid period")
-    symbol = query.get("symbol", "")
-    names = ("startTime", "endTime")
-    since, until, limit = _window(state, query, names, RATIO_DEFAULT, RATIO_MOST)
-    found = _on_grid(await state.long_short_ratio(symbol, since, until), period)
+    page = await _newest(state.long_short_ratio, state, query, RATIO_DEFAULT, RATIO_MOST, period)
     rows = [
         {
-            "symbol": symbol,
+            "symbol": query.get("symbol", ""),
             "buyRatio": f"{ratio / (1 + ratio):.4f}",
             "sellRatio": f"{1 / (1 + ratio):.4f}",
             "timestamp": str(ts),
         }
-        for ts, ratio in found.select("ts", "long_short_ratio").tail(limit).reverse().iter_rows()
+        for ts, ratio in page.select("ts", "long_short_ratio").iter_rows()
     ]
     return _good(state, {"list": rows, "nextPageCursor": ""})
 
@@ -142,8 +136,20 @@ def _window(
     return since, min(until, now), min(int(query.get("limit", default)), most)
 
 
-def _on_grid(rows: pl.DataFrame, period: str) -> pl.DataFrame:
-    return rows.filter(pl.col("ts") % TIMEFRAME_MS[period] == 0)
+async def _newest(
+    fetch: Callable[[str, int, int], Awaitable[pl.DataFrame]],
+    state: ExchangeState,
+    query: Query,
+    default: int,
+    most: int,
+    period: str | None = None,
+) -> pl.DataFrame:
+    """Return the page of a companion series that a query asks for, newest first."""
+    since, until, limit = _window(state, query, ("startTime", "endTime"), default, most)
+    rows = await fetch(query.get("symbol", ""), since, until)
+    if period is not None:
+        rows = rows.filter(pl.col("ts") % TIMEFRAME_MS[period] == 0)
+    return rows.tail(limit).reverse()
 
 
 def _good(state: ExchangeState, result: Any) -> Answer:

@@ -23,7 +23,10 @@ from tradewind.models.metric_table import known
 from tradewind.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.timeout(600)]
-PICTURES = {"reliability", "roc", "risk_coverage", "equity", "folds", "importance"}
+PICTURES = {
+    *("reliability", "roc", "risk_coverage", "error_by_uncertainty"),
+    *("equity", "folds", "importance"),
+}
 
 
 class Killed(BaseException):

@@ -77,7 +77,7 @@ def test_fewer_than_three_references_are_refused() -> None:
 def test_importing_features_loads_nothing_heavy() -> None:
     code = (
         "import json, sys, tradewind.features.view, tradewind.features.lookahead;"
-        "heavy = ('torch', 'pandas', 'lightgbm', 'mlflow');"
+        "heavy = ('torch', 'pandas', 'lightgbm', 'mlflow', 'numba', 'talib');"
         "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

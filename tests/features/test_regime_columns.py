@@ -11,10 +11,10 @@ import pytest
 from tests.support.features import STEP, market, real_bars, small_settings, store_of
 from tests.support.synthetic import START_MS
 from tradewind.clock import ManualClock
-from tradewind.features._regime import regime_rows
 from tradewind.features.compute import compute_features, features_and_regimes
 from tradewind.features.lookahead import check_lookahead
 from tradewind.features.view import FeatureView
+from tradewind.market.timeframes import regime_rows
 from tradewind.regimes.kinds import METRICS, Regime
 from tradewind.settings import load_settings
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "mlflow", "bentoml", "lightgbm", "xgboost", "evidently")
-HEAVY += ("sklearn", "ccxt", "pandas")
+HEAVY += ("sklearn", "ccxt", "pandas", "numba")
 
 
 def _loaded_after(statement: str, tmp_path: Path) -> dict[str, object]:

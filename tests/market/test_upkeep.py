@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.synthetic import random_walk_bars
+from tests.support.synthetic import random_walk_bars, random_walk_market
 from tradewind.clock import ManualClock
+from tradewind.features.compute import compute_features
 from tradewind.files import sha256_tree
 from tradewind.market.ingest import run_ingest, store_for
 from tradewind.market.retention import keep_from, kept_days, needed_days
 from tradewind.market.store import BarStore
+from tradewind.market.timeframes import regime_rows
 from tradewind.market.upkeep import run_upkeep
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
@@ -99,6 +101,23 @@ def test_what_training_reads_is_never_dropped(settings: Settings) -> None:
     kept = store_for(settings).read_bars("BTCUSDT", "1h", until_ms=END)
     assert kept.height >= needed_days(wanted) * 24
     assert needed_days(wanted) >= 60 + 100  # the risk ATR runs over 100 days
+
+
+def test_regimes_of_the_first_trained_row_are_those_of_the_whole_history() -> None:
+    """The 4h regime looks back further than any warm-up: its bars are kept too."""
+    settings = load_settings(training={"days_back": 20})
+    behind = (needed_days(settings) - 20) * 96
+    assert behind >= regime_rows(settings) + settings.features.window + settings.training.horizon
+    names = settings.market.reference_symbols
+    bars = random_walk_market((needed_days(settings) + 60) * 96, symbols=names, seed=5)
+    kept = {name: frame.tail(needed_days(settings) * 96) for name, frame in bars.items()}
+    columns = ["ts", "regime_state", "regime_confidence", "regime_1h", "regime_4h"]
+    whole, cut = (
+        compute_features(given, names[0], settings).select(columns).tail(20 * 96)
+        for given in (bars, kept)
+    )
+    assert whole.equals(cut)
+    assert whole["regime_4h"].n_unique() > 1
 
 
 def test_a_feed_that_stopped_loses_nothing_with_time(settings: Settings) -> None:

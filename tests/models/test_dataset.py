@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tradewind.clock import ManualClock
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.compute import compute_features
 from tradewind.features.definitions import DEEP, NULLABLE_FEATURES, REQUIRED_FEATURES, WIDE
+from tradewind.features.reversion import add_reversion
 from tradewind.features.view import FeatureView
 from tradewind.market.store import BarStore
 from tradewind.models.dataset import TrainingSet, build_training_set, samples_from_frames
@@ -80,6 +81,37 @@ def test_labels_windows_and_features_are_those_of_the_bars(
         np.testing.assert_array_equal(samples.wide[place], served.wide)
         np.testing.assert_array_equal(samples.deep.take(np.array([place]))[0], served.deep)
         assert samples.scale[place] == served.scale
+
+
+def test_reversion_labels_stand_at_their_own_rows(
+    built: TrainingSet, bars: dict[str, pl.DataFrame]
+) -> None:
+    samples, settings = built.samples, small_settings()
+    assert samples.reverted is not None
+    for code, symbol in enumerate(samples.symbols):
+        frame = compute_features(bars, symbol, settings)
+        expected = add_reversion(
+            frame,
+            settings.training.horizon,
+            "15m",
+            stop_atr=settings.gru.stop_atr,
+            min_distance=settings.gru.min_distance,
+        )
+        place = np.searchsorted(frame["ts"].to_numpy(), samples.ts[samples.symbol == code])
+        ours, theirs = samples.reverted[samples.symbol == code], expected["reverted"][place]
+        # The first windows of the set have too few bars behind them for the mean of 20.
+        np.testing.assert_array_equal(ours[20:], theirs.to_numpy()[20:])
+        known = ours[np.isfinite(ours)]
+        assert 0.2 < len(known) / len(ours) < 0.9
+        assert 0 < known.mean() < 1
+
+
+def test_a_set_from_before_the_reversion_label_still_loads(
+    built: TrainingSet, tmp_path: Path
+) -> None:
+    old = replace(built, samples=replace(built.samples, reverted=None))
+    old.save(tmp_path / "set")
+    assert TrainingSet.load(tmp_path / "set").samples.reverted is None
 
 
 def test_windows_share_one_array_per_symbol(built: TrainingSet) -> None:

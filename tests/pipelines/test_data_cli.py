@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.main import app
 from tests.support.synthetic import START_MS, random_walk_market
 from tradewind.files import sha256_tree
+from tradewind.market.schema import COMPANIONS
+from tradewind.market.store import BarStore
 
 SET = "binance_usdm_perp"
 STEP = 900_000
@@ -115,6 +118,18 @@ def test_status_says_span_rows_gaps_and_age_within_eighty_columns(call: Call) ->
     assert (btc["first_ts"], btc["last_ts"], btc["staleness_s"]) == (START_MS, END - STEP, 0)
 
 
+def test_status_shows_every_kind_that_the_store_keeps(call: Call, tmp_path: Path) -> None:
+    call("ingest")
+    store = BarStore(tmp_path / "home" / "store", SET)
+    values = {"before": "UNKNOWN", "after": "TREND_UP"}
+    for kind, columns in COMPANIONS.items():
+        row = {name: values.get(name, 1.0) for name in columns} | {"ts": START_MS}
+        store.write_series(f"{kind}_1h", "ETHUSDT", pl.DataFrame([row]))
+    text = call("data", "status", "-s", "ETHUSDT").stdout
+    shown = [line.split("│")[2].strip() for line in text.splitlines() if "ETHUSDT" in line]
+    assert sorted(shown) == ["bars 15m", "funding", "long/short", "mark", "open int.", "regime 1h"]
+
+
 def test_status_of_a_corrupt_series_names_it_and_tells_the_others(
     call: Call, tmp_path: Path
 ) -> None:
@@ -138,6 +153,27 @@ def test_gaps_are_listed(call: Call) -> None:
     (gap,) = json.loads(call("data", "gaps", "--json").stdout)["gaps"]
     assert (gap["symbol"], gap["bars"], gap["confirmed"]) == ("BTCUSDT", 10, True)
     assert json.loads(call("data", "gaps", "-s", "ETHUSDT", "--json").stdout)["gaps"] == []
+
+
+def test_refused_bars_are_listed_with_their_reasons(call: Call, data: Path) -> None:
+    call("ingest", "-s", "BTCUSDT")
+    assert "no bar was refused" in call("data", "refused").stdout
+    bad = pl.int_range(pl.len())
+    eth = MARKET["ETHUSDT"].with_columns(
+        ts=pl.when(bad == 30).then(pl.col("ts") + 1).otherwise("ts"),
+        close=pl.when(bad == 10).then(math.nan).otherwise("close"),
+        volume=pl.when(bad == 20).then(-1.0).otherwise("volume"),
+    )
+    eth.write_parquet(data / f"{SET}_15m" / "ETHUSDT_15m.parquet")
+    call("ingest")
+    text = call("data", "refused", "-s", "ETHUSDT").stdout
+    assert "3 bars refused" in text
+    for word in ("2025-01-01 02:30", "nan", "negative_volume", "off_grid"):
+        assert word in text
+    rows = json.loads(call("data", "refused", "--json").stdout)["refused"]
+    assert [row["reason"] for row in rows] == ["nan", "negative_volume", "off_grid"]
+    assert rows[0]["close"] == "nan"
+    assert rows[1]["volume"] == -1.0
 
 
 def test_repair_fills_a_gap_once_the_source_has_it(call: Call, data: Path, tmp_path: Path) -> None:

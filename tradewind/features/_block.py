@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradewind.features._cross import references
-from tradewind.features._regime import RiskBars, regime_rows, risk_bars
+from tradewind.features._grid import Grid
+from tradewind.features._regime import risk_atr
 from tradewind.features.compute import features_and_regimes
 from tradewind.features.definitions import (
     ANCHOR_BARS,
@@ -21,6 +22,7 @@ from tradewind.features.definitions import (
 from tradewind.features.reading import read_companions, reference_bars
 from tradewind.features.samples import warm_streak
 from tradewind.market.store import BarStore
+from tradewind.market.timeframes import regime_rows
 from tradewind.regimes.detector import RegimeSeries
 from tradewind.regimes.kinds import RegimeReading
 from tradewind.settings import Settings
@@ -38,6 +40,7 @@ class FeatureBlock:
     ts: NDArray[np.int64]
     close: FloatArray
     atr: FloatArray
+    risk_atr: FloatArray
     wide: FloatArray
     deep: NDArray[np.float32]
     history: NDArray[np.int64]
@@ -45,7 +48,6 @@ class FeatureBlock:
     regime: list[str]
     regime_computed: list[bool]
     regimes: tuple[RegimeSeries, ...]
-    risk: RiskBars
 
     def row_at(self, ts: int) -> int:
         """Return the newest row opening at or before ``ts``, −1 if there is none."""
@@ -106,6 +108,7 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
         ts=frame["ts"].to_numpy(),
         close=frame["close"].to_numpy(),
         atr=frame["atr"].to_numpy(),
+        risk_atr=risk_atr(Grid.of(held, step), settings).at(frame["ts"].to_numpy() + step),
         wide=wide,
         deep=wide[:, : len(DEEP)].astype(np.float32),
         history=frame["history"].to_numpy(),
@@ -113,5 +116,4 @@ def read_block(settings: Settings, store: BarStore, symbol: str, ts: int) -> Fea
         regime=frame["regime"].to_list(),
         regime_computed=frame["regime_computed"].to_list(),
         regimes=tuple(series.take(kept) for series in regimes.values()),
-        risk=risk_bars(held, settings),
     )

@@ -61,9 +61,9 @@ def companion_features(
     ts: IntArray,
     step_ms: int,
     *,
-    funding: pl.DataFrame | None,
-    open_interest: pl.DataFrame | None,
-    long_short: pl.DataFrame | None,
+    funding: pl.DataFrame | None = None,
+    open_interest: pl.DataFrame | None = None,
+    long_short: pl.DataFrame | None = None,
 ) -> dict[str, FloatArray]:
     """Return what each bar knows of the companion series, NaN where that is nothing.
 

@@ -40,13 +40,16 @@ class Grid:
     @classmethod
     def of(cls, frame: pl.DataFrame, step_ms: int) -> Grid:
         """Return the grid of bars that are sorted, unique and on it."""
-        ts = frame["ts"].to_numpy()
+        rows = np.empty((len(COLUMNS), frame.height))
+        for row, name in zip(rows, COLUMNS, strict=True):
+            row[:] = frame[name].to_numpy()
+        return cls._spread_out(frame["ts"].to_numpy(), rows, step_ms)
+
+    @classmethod
+    def _spread_out(cls, ts: IntArray, rows: FloatArray, step_ms: int) -> Grid:
         first = int(ts[0]) if len(ts) else 0
         at = (ts - first) // step_ms
         count = int(at[-1]) + 1 if len(ts) else 0
-        rows = np.empty((len(COLUMNS), len(ts)))
-        for row, name in zip(rows, COLUMNS, strict=True):
-            row[:] = frame[name].to_numpy()
         table = rows
         if count > len(ts):
             table = np.full((len(COLUMNS), count), np.nan)
@@ -54,15 +57,31 @@ class Grid:
         grid = first + step_ms * np.arange(count, dtype=np.int64)
         return cls(grid, at, rows, table, first // step_ms)
 
+    def slower(self, span_ms: int, *, whole: bool = True) -> Grid:
+        """Return bars of a longer timeframe made of these, the newest perhaps unfinished.
+
+        ``whole`` leaves out a first one whose beginning is not held.
+        """
+        ts = self.rows_ts
+        opens = ts // span_ms * span_ms
+        begins = np.flatnonzero(np.diff(opens, prepend=-1))
+        ends = np.append(begins[1:], len(ts))[: len(begins)]
+        high, low, close, volume = self.rows
+        rows = np.stack(
+            [
+                np.maximum.reduceat(high, begins),
+                np.minimum.reduceat(low, begins),
+                close[ends - 1],
+                np.add.reduceat(volume, begins),
+            ]
+        )
+        cut = int(whole and len(ts) > 0 and opens[0] < ts[0])
+        return self._spread_out(opens[begins][cut:], np.ascontiguousarray(rows[:, cut:]), span_ms)
+
     @property
     def rows_ts(self) -> IntArray:
         """Open times of the bars that exist, shape (n,)."""
         return self.ts[self.at]
-
-    @property
-    def bars(self) -> dict[str, FloatArray]:
-        """Columns of the bars on the grid by name, shape (m,)."""
-        return dict(zip(COLUMNS, self.table, strict=True))
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Return one value per bar as one per grid point, NaN where there is no bar."""

@@ -60,14 +60,16 @@ def recursive_indicators(
     return out
 
 
-def average_true_range(bars: FloatArray, start: int, end: int) -> float:
-    """Return ATR(14), price units, of the last of the bars ``start`` … ``end`` − 1.
+def trailing_atr(bars: FloatArray, starts: IntArray, ends: IntArray) -> FloatArray:
+    """Return ATR(14), price units, of the last of the bars ``start`` … ``end`` − 1, for each pair.
 
     NaN if they are too few; ``bars`` as in `recursive_indicators`.
     """
     from tradewind.features import _kernel
 
-    out = np.full((len(_kernel.INDICATORS), 1), np.nan)
-    last = end - 1
-    _kernel.indicators(_kernel.BEGINNING, PERIODS, bars, start, start, last, end, last, out)
-    return float(out[_kernel.ATR, 0])
+    out = np.full((len(_kernel.INDICATORS), len(ends)), np.nan)
+    for k, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        last = end - 1
+        _kernel.indicators(_kernel.BEGINNING, PERIODS, bars, start, start, last, end, last - k, out)
+    found: FloatArray = out[_kernel.ATR]
+    return found

@@ -35,9 +35,6 @@ AVERAGES = 13
 BEGINNING: Averages = (0.0,) * AVERAGES
 """Averages of indicators before their first bar."""
 
-ZERO = 1e-14
-"""What TA-Lib takes for 0 in a denominator."""
-
 PIECE = 2048
 """Bars whose windows are computed together: they stay in the cache. No value depends on it."""
 
@@ -117,20 +114,20 @@ def indicators(
         line = line_fast - line_slow
         signal = _ema(signal, line, seen - (macd_slow - 1), macd_signal)
         if seen > 0:
-            moves, before = seen - 1, bars[CLOSE, i - 1]
-            gain = _wilder(gain, max(close - before, 0.0), moves, period, period)
-            loss = _wilder(loss, max(before - close, 0.0), moves, period, period)
+            earlier, before = seen - 1, bars[CLOSE, i - 1]
+            gain = _wilder(gain, max(close - before, 0.0), earlier, period, period)
+            loss = _wilder(loss, max(before - close, 0.0), earlier, period, period)
             span = max(high, before) - min(low, before)
-            atr = _wilder(atr, span, moves, period, period)
+            atr = _wilder(atr, span, earlier, period, period)
             # The directional system has its own true range, begun one bar earlier.
             up, down = high - bars[HIGH, i - 1], bars[LOW, i - 1] - low
             rise = up if up > down and up > 0 else 0.0
             fall = down if down > up and down > 0 else 0.0
-            reach = _wilder(reach, span, moves, period - 1, period)
-            plus = _wilder(plus, rise, moves, period - 1, period)
-            minus = _wilder(minus, fall, moves, period - 1, period)
+            reach = _wilder(reach, span, earlier, period - 1, period)
+            plus = _wilder(plus, rise, earlier, period - 1, period)
+            minus = _wilder(minus, fall, earlier, period - 1, period)
             both = plus + minus
-            if seen >= period and period * reach >= ZERO and 100 * both / reach >= ZERO:
+            if seen >= period and reach > 0 and both > 0:
                 index = 100 * abs(plus - minus) / both
                 adx = _wilder(adx, index, seen - period, period, period)
         if i >= first:
@@ -138,16 +135,17 @@ def indicators(
             out[EMA_FAST, to] = ema_fast if seen >= fast - 1 else np.nan
             out[EMA_MIDDLE, to] = ema_middle if seen >= middle - 1 else np.nan
             out[EMA_SLOW, to] = ema_slow if seen >= slow - 1 else np.nan
-            moved = gain + loss
-            rsi = 100 * gain / moved if moved >= ZERO else 0.0
+            both = gain + loss
+            rsi = 100 * gain / both if both > 0 else 0.0
             out[RSI, to] = rsi if seen >= period else np.nan
             out[ATR, to] = atr if seen >= period else np.nan
             out[ADX, to] = adx if seen >= 2 * period - 1 else np.nan
-            di_diff = 100 * (plus - minus) / reach if period * reach >= ZERO else 0.0
+            di_diff = 100 * (plus - minus) / reach if reach > 0 else 0.0
             out[DI_DIFF, to] = di_diff if seen >= period else np.nan
             out[MACD_HIST, to] = line - signal if seen >= macd_slow + macd_signal - 2 else np.nan
     lines = ema_fast, ema_middle, ema_slow, line_fast, line_slow, signal
-    return (*lines, gain, loss, atr, reach, plus, minus, adx)
+    moves = gain, loss, atr, reach, plus, minus, adx
+    return lines + moves
 
 
 @compiled(void(_table, _table, int64, _out_table))

@@ -19,8 +19,9 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features._cross import companion_features, leader, reference_closes
 from tradewind.features._grid import Grid
 from tradewind.features._indicators import recursive_indicators
-from tradewind.features._regime import slower_timeframes, symbol_regimes
+from tradewind.features._regime import symbol_regimes
 from tradewind.features.definitions import BAND_WIDTH, REQUIRED_FEATURES, WIDE, window_periods
+from tradewind.market.timeframes import slower_timeframes
 from tradewind.regimes.detector import REGIMES, RegimeSeries
 from tradewind.regimes.kinds import Regime
 from tradewind.regimes.views import regime_view
@@ -106,8 +107,8 @@ def features_and_regimes(
     )
     if found.frame.is_empty():
         return found.frame.hstack(_no_regimes(settings)), {}
-    own = bars[symbol] if long is None else long
-    regimes = symbol_regimes(symbol, own, found.grid, found.indicators, settings)
+    slow = found.grid if long is None else Grid.of(long, settings.market.timeframe_ms)
+    regimes = symbol_regimes(symbol, slow, found.grid, found.indicators, settings)
     return found.frame.hstack(_regime_columns(regimes, settings)), regimes
 
 
@@ -203,14 +204,22 @@ def checked(bars: Mapping[str, pl.DataFrame], symbol: str, step: int) -> pl.Data
         raise _bad(f"bars of {symbol} are missing; given: {', '.join(bars) or 'none'}")
     for name, frame in bars.items():
         ts = frame["ts"].to_numpy()
-        if np.any(ts % step) or np.any(np.diff(ts) <= 0):
+        if np.any(ts // step * step != ts) or np.any(ts[1:] <= ts[:-1]):
             raise _bad(f"bars of {name}: ts is not strictly rising on the {step} ms grid")
-        if not np.all(frame["close"].to_numpy() > 0):
+        if not _positive(frame, "close"):
             raise _bad(f"bars of {name}: a close is not a positive number")
-    values = bars[symbol].select(*PRICES, "volume").to_numpy()
-    if not (np.all(np.isfinite(values)) and np.all(values[:, :4] > 0)):
+    own = bars[symbol]
+    finite = np.isfinite(own["volume"].to_numpy()).all()
+    if not (finite and all(_positive(own, name) for name in PRICES)):
         raise _bad(f"bars of {symbol}: a price or volume is not finite, or a price is not positive")
-    return bars[symbol]
+    return own
+
+
+def _positive(frame: pl.DataFrame, column: str) -> bool:
+    values = frame[column].to_numpy()
+    # A NaN among them is the least and the greatest.
+    least, greatest = np.min(values, initial=1.0), np.max(values, initial=1.0)
+    return bool(least > 0 and greatest < np.inf)
 
 
 def _bad(detail: str) -> TradewindError:

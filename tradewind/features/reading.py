@@ -12,7 +12,6 @@ from tradewind.features._cross import (
     SURVEY_MAX_AGE_MS,
     references,
 )
-from tradewind.features._regime import regime_rows
 from tradewind.features.compute import features_and_regimes
 from tradewind.features.definitions import ANCHOR_BARS, history_rows
 from tradewind.market.schema import (
@@ -23,6 +22,7 @@ from tradewind.market.schema import (
     empty,
 )
 from tradewind.market.store import BarStore
+from tradewind.market.timeframes import regime_rows
 from tradewind.regimes.detector import RegimeSeries
 from tradewind.settings import Settings
 

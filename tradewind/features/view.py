@@ -141,7 +141,7 @@ class FeatureView:
             bar_ts=bar_ts,
             close=float(block.close[row]),
             atr=float(block.atr[row]),
-            risk_atr=block.risk.atr(bar_ts + step),
+            risk_atr=float(block.risk_atr[row]),
             volatility=vol * math.sqrt(MS_PER_DAY / step),
             scale=vol * math.sqrt(settings.training.horizon),
             wide=wide,

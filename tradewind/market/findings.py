@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
-from tradewind.market.quality import MAD_TO_STD, OUTLIER_Z
+from tradewind.market.quality import breaks_ohlc, is_outlier, robust_z
 from tradewind.settings import TIMEFRAME_MS
 
 SHOWN_ROWS = 50
 
 
-def robust_z(bars: pl.DataFrame) -> pl.DataFrame:
-    """Return the log return of each bar and its robust z (median and MAD over the frame).
-
-    Returns
-    -------
-    DataFrame
-        ts, log_return, z; bars without a positive close are left out, and where most returns
-        are equal there is no scale, and no row.
-    """
-    usable = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort("ts")
-    returns = np.diff(np.log(usable["close"].to_numpy()))
-    schema = {"ts": pl.Int64, "log_return": pl.Float64, "z": pl.Float64}
-    if returns.size == 0:
-        return pl.DataFrame(schema=schema)
-    centred = returns - np.median(returns)
-    scale = MAD_TO_STD * np.median(np.abs(centred))
-    if scale == 0:
-        return pl.DataFrame(schema=schema)
-    return pl.DataFrame(
-        {"ts": usable["ts"][1:], "log_return": returns, "z": centred / scale}, schema=schema
-    )
-
-
 def outliers(bars: pl.DataFrame) -> pl.DataFrame:
     """Return returns with a robust z over 20, the farthest first, at most 50."""
-    far = robust_z(bars).filter(pl.col("z").abs() > OUTLIER_Z)
+    far = robust_z(bars).filter(is_outlier())
     return far.sort(pl.col("z").abs(), descending=True).head(SHOWN_ROWS)
 
 
 def bad_ohlc(bars: pl.DataFrame) -> pl.DataFrame:
     """Return bars whose high is not the greatest or low not the least, at most 50."""
-    body = (pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close"))
-    wrong = (
-        (pl.col("high") < body[0]) | (pl.col("low") > body[1]) | (pl.col("high") < pl.col("low"))
-    )
-    return bars.filter(wrong).head(SHOWN_ROWS)
+    return bars.filter(breaks_ohlc()).head(SHOWN_ROWS)
 
 
 def without_volume(bars: pl.DataFrame) -> pl.DataFrame:

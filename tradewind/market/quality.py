@@ -155,8 +155,8 @@ def bar_quality(frame: pl.DataFrame, timeframe: str, now_ms: int) -> BarQuality:
         gaps=gaps.height,
         gap_share=missing / (distinct + missing) if distinct else 0.0,
         zero_volume_share=_share(bars["volume"] == 0),
-        outliers=_outliers(bars),
-        ohlc_violations=bars.filter((pl.col("high") < pl.col("low")) | _inconsistent()).height,
+        outliers=robust_z(bars).filter(is_outlier()).height,
+        ohlc_violations=bars.filter(breaks_ohlc()).height,
         bad_values=_bad_values(bars),
         staleness_s=float("inf") if last is None else staleness_s(now_ms, last, timeframe),
     )
@@ -178,13 +178,34 @@ def _bad_values(bars: pl.DataFrame) -> int:
     return bars.filter(~finite | pl.col("ts").is_null()).height
 
 
-def _outliers(bars: pl.DataFrame) -> int:
-    close = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort("ts")["close"]
-    returns = np.diff(np.log(close.to_numpy()))
+def robust_z(bars: pl.DataFrame) -> pl.DataFrame:
+    """Return the log return of each bar and its robust z (median and MAD over the frame).
+
+    Returns
+    -------
+    DataFrame
+        ts, log_return, z; bars without a positive close are left out, and where most returns
+        are equal there is no scale, and no row.
+    """
+    usable = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).sort("ts")
+    returns = np.diff(np.log(usable["close"].to_numpy()))
+    schema = {"ts": pl.Int64, "log_return": pl.Float64, "z": pl.Float64}
     if returns.size == 0:
-        return 0
-    deviation = np.abs(returns - np.median(returns))
-    scale = MAD_TO_STD * np.median(deviation)
+        return pl.DataFrame(schema=schema)
+    centred = returns - np.median(returns)
+    scale = MAD_TO_STD * np.median(np.abs(centred))
     if scale == 0:
-        return 0  # most returns are equal: there is no scale to call anything an outlier by
-    return int((deviation / scale > OUTLIER_Z).sum())
+        return pl.DataFrame(schema=schema)
+    return pl.DataFrame(
+        {"ts": usable["ts"][1:], "log_return": returns, "z": centred / scale}, schema=schema
+    )
+
+
+def is_outlier() -> pl.Expr:
+    """Say of rows of `robust_z` whether the return is flagged."""
+    return pl.col("z").abs() > OUTLIER_Z
+
+
+def breaks_ohlc() -> pl.Expr:
+    """Say of bars whether the high is not the greatest price or the low not the least."""
+    return (pl.col("high") < pl.col("low")) | _inconsistent()

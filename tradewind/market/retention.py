@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from tradewind.settings import MS_PER_DAY, TIMEFRAME_MS, Settings
+from tradewind.market.timeframes import regime_rows
+from tradewind.settings import MS_PER_DAY, Settings
 
-SPARE_BARS = 5_000
-"""Bars before a model's first row that its features may reach, beside warm-up and windows."""
+SPARE_BARS = 2_048
+"""Two blocks of bars more: a block's indicators begin before it, see `features._indicators`."""
 
 
 def needed_days(settings: Settings) -> int:
-    """Return the days of history that training with the settings reads, warm-up included."""
+    """Return the days of history that training with the settings reads.
+
+    Behind its first row lie the warm-up and, further back, what regimes of slower timeframes and
+    the ATR of the risk timeframe are made of.
+    """
     features, training = settings.features, settings.training
-    bars = features.warmup_bars + features.window + features.ratio_window + training.horizon
-    warmup = (bars + SPARE_BARS) * settings.market.timeframe_ms
-    risk = features.risk_atr_bars * TIMEFRAME_MS[settings.sizing.risk_atr_timeframe]
-    return training.days_back + math.ceil(max(warmup, risk) / MS_PER_DAY)
+    behind = max(features.warmup_bars + features.ratio_window, regime_rows(settings))
+    bars = behind + features.window + training.horizon + SPARE_BARS
+    return training.days_back + math.ceil(bars * settings.market.timeframe_ms / MS_PER_DAY)
 
 
 def kept_days(settings: Settings, kind: str) -> int | None:

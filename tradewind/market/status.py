@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -15,15 +15,14 @@ from tradewind.market.store import BarStore
 from tradewind.market.upkeep import setting_of, stored_kinds
 from tradewind.settings import Settings
 
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
-
 
 @dataclass(frozen=True)
 class SeriesStatus:
     """One series; times in ms, ``staleness_s`` in seconds, None for what bars alone have.
 
-    ``missing`` counts the bars inside holes; ``confirmed`` the holes that the source has
-    confirmed; ``error`` says why the series cannot be read.
+    ``series`` is its folder in the store (15m, funding_8h, regime_1h), ``kind`` what that holds:
+    bars, a companion series, or changes of the regime. ``missing`` counts the bars inside holes;
+    ``confirmed`` the holes that the source has confirmed; ``error`` says why it cannot be read.
     """
 
     symbol: str
@@ -38,6 +37,7 @@ class SeriesStatus:
     staleness_s: float | None = None
     quarantined: int = 0
     error: str | None = None
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,6 @@ def data_status(settings: Settings, clock: Clock, symbols: Sequence[str] = ()) -
     return DataStatus(store.set_id, place, now_ms, ordered, others)
 
 
-def in_words(staleness: float | None) -> str | None:
-    """Return how late the newest bar is, as a person says it; None for None."""
-    if staleness is None:
-        return None
-    if staleness == 0:
-        return "fresh"
-    for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):
-        if staleness >= length:
-            count = int(staleness // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} late"
-    return f"{staleness:.0f} s late"
-
-
 def _status(
     store: BarStore,
     folder: str,
@@ -93,7 +80,7 @@ def _status(
 ) -> SeriesStatus:
     kind = setting_of(folder)
     timeframe = folder if kind == "bars" else None
-    status = SeriesStatus(symbol, kind, timeframe)
+    status = SeriesStatus(symbol, kind, timeframe, series=folder)
     try:
         if timeframe is None:
             ts = store.read_series(folder, symbol, until_ms=now_ms)["ts"]
@@ -101,25 +88,23 @@ def _status(
             bars = store.read_bars(symbol, timeframe, until_ms=now_ms)
             ts = bars["ts"]
     except TradewindError as error:
-        return SeriesStatus(symbol, kind, timeframe, error=str(error))
+        return replace(status, error=str(error))
     if ts.is_empty():
         return status
     first, last = int(ts[0]), int(ts[-1])
     if timeframe is None:
-        return SeriesStatus(symbol, kind, None, ts.len(), first, last)
+        return replace(status, rows=ts.len(), first_ts=first, last_ts=last)
     own = (pl.col("symbol") == symbol) & (pl.col("timeframe") == timeframe)
     gaps = find_gaps(ts, timeframe)
     confirmed = holes.filter(own & pl.col("confirmed"))
-    return SeriesStatus(
-        symbol,
-        kind,
-        timeframe,
-        ts.len(),
-        first,
-        last,
-        gaps.height,
-        int(gaps["bars"].sum()),
-        gaps.join(confirmed, on=["from_ts", "to_ts"], how="semi").height,
-        staleness_s(now_ms, last, timeframe),
-        refused.filter(own).height,
+    return replace(
+        status,
+        rows=ts.len(),
+        first_ts=first,
+        last_ts=last,
+        gaps=gaps.height,
+        missing=int(gaps["bars"].sum()),
+        confirmed=gaps.join(confirmed, on=["from_ts", "to_ts"], how="semi").height,
+        staleness_s=staleness_s(now_ms, last, timeframe),
+        quarantined=refused.filter(own).height,
     )

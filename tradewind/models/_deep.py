@@ -6,6 +6,7 @@ A family is a `DeepForecaster` that names its sizes and its network; see `_deep_
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +19,13 @@ from torch import Tensor
 
 from tradewind.files import write_bytes, write_json
 from tradewind.models._deep_fit import FitPlan, Trainer
+from tradewind.models._deep_members import (
+    counted_on,
+    member_folder,
+    member_seed,
+    together,
+    weights_file,
+)
 from tradewind.models._deep_net import DeepNet, DeepShape
 from tradewind.models._mc_dropout import PassDropout, draw_pool, mask_starts
 from tradewind.models.base import (
@@ -37,7 +45,6 @@ from tradewind.models.base import (
 )
 from tradewind.settings import Settings
 
-WEIGHTS_FILE = "weights.safetensors"
 P_MARGIN = 1e-6
 """Keeps probabilities inside (0, 1), where a log-loss exists."""
 STD_FLOOR = 1e-12
@@ -79,6 +86,9 @@ class DeepForecaster(Forecaster):
         Standardised inputs are clipped to ± this.
     threads
         Threads of this process's torch; more than one spins when cores are contested.
+    members
+        Networks of different seeds (a deep ensemble): they take the passes in turn, so that
+        the spread over passes is also that between the networks.
     """
 
     reads_wide: ClassVar[bool] = False
@@ -95,15 +105,17 @@ class DeepForecaster(Forecaster):
         *,
         input_clip: float = 5.0,
         threads: int = 1,
+        members: int = 1,
     ) -> None:
         torch.set_num_threads(threads)
+        self.members = members
         self.shape = shape or self.shape_type()
         self.plan = plan or FitPlan()
         self.input_clip = input_clip
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.standardise: Standardiser | None = None
         self.masks = MaskPool()
-        self._net: DeepNet | None = None
+        self._nets: tuple[DeepNet, ...] = ()
         self._pool = torch.empty(0)
 
     @classmethod
@@ -127,7 +139,13 @@ class DeepForecaster(Forecaster):
             patience=deep.patience,
             validation_rows=deep.validation_rows,
         )
-        return cls(cls.shape_from(settings), plan, input_clip=deep.input_clip, threads=deep.threads)
+        return cls(
+            cls.shape_from(settings),
+            plan,
+            input_clip=deep.input_clip,
+            threads=deep.threads,
+            members=deep.ensemble_members,
+        )
 
     def fit(
         self,
@@ -138,7 +156,28 @@ class DeepForecaster(Forecaster):
         on_epoch: EpochHook | None = None,
         checkpoint_dir: Path | None = None,
     ) -> FitReport:
-        """Train; ``on_epoch`` gets train_loss, valid_loss, valid_log_loss and seconds."""
+        """Train; ``on_epoch`` gets train_loss, valid_loss, valid_log_loss and seconds.
+
+        Members are trained one after another, and their epochs counted on.
+        """
+        nets, reports, before = [], [], 0
+        for member in range(self.members):
+            trainer = self.trainer(
+                train,
+                valid,
+                seed=member_seed(seed, member),
+                checkpoint_dir=member_folder(checkpoint_dir, member),
+            )
+            reports.append(trainer.run(counted_on(on_epoch, before)))
+            nets.append(trainer.net)
+            before += reports[-1].epochs
+        self._install(nets)
+        return together(reports)
+
+    def trainer(
+        self, train: Samples, valid: Samples, *, seed: int, checkpoint_dir: Path | None = None
+    ) -> Trainer:
+        """Return a new network of the data's size with what trains it; nothing is trained yet."""
         for name, part in (("train", train), ("valid", valid)):
             check_labels(part, name)
             check_inputs(part, reads_wide=False, nullable=())
@@ -149,18 +188,9 @@ class DeepForecaster(Forecaster):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.net_type(self.shape).to(self.device)
-        trainer = Trainer(
-            net,
-            self.plan,
-            self._encode,
-            train,
-            valid,
-            seed=seed,
-            checkpoint_dir=checkpoint_dir,
+        return Trainer(
+            net, self.plan, self._encode, train, valid, seed=seed, checkpoint_dir=checkpoint_dir
         )
-        report = trainer.run(on_epoch)
-        self._install(net)
-        return report
 
     def sample(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> RawForecast:
         """Return ``n_samples`` dropout passes; a row's masks follow from its seed alone."""
@@ -171,14 +201,16 @@ class DeepForecaster(Forecaster):
 
     def save(self, folder: Path) -> None:
         """Write the weights as safetensors, and the config last."""
-        net = self._fitted_net()
+        nets = self._fitted_nets()
         assert self.standardise is not None
-        weights = {name: value.cpu() for name, value in net.state_dict().items()}
-        write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
+        for member, net in enumerate(nets):
+            weights = {name: value.cpu() for name, value in net.state_dict().items()}
+            write_bytes(folder / weights_file(member), safetensors.torch.save(weights))
         write_json(
             folder / CONFIG_FILE,
             {
                 "family": self.family,
+                "members": len(nets),
                 "shape": asdict(self.shape),
                 "plan": asdict(self.plan),
                 "masks": asdict(self.masks),
@@ -203,10 +235,14 @@ class DeepForecaster(Forecaster):
                 cls.shape_type(**sizes),
                 FitPlan(**config["plan"]),
                 input_clip=standardise.clip,
+                members=config.get("members", 1),
             )
             forecaster.masks = MaskPool(**config["masks"])
-            net = cls.net_type(forecaster.shape)
-            net.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+            nets = []
+            for member in range(forecaster.members):
+                net = cls.net_type(forecaster.shape)
+                net.load_state_dict(safetensors.torch.load_file(folder / weights_file(member)))
+                nets.append(net.to(forecaster.device))
         except (
             OSError,
             KeyError,
@@ -217,13 +253,13 @@ class DeepForecaster(Forecaster):
         ) as error:
             raise unusable(folder, f"its weights do not fit its config ({error})") from error
         forecaster.standardise = standardise
-        forecaster._install(net.to(forecaster.device))
+        forecaster._install(nets)
         return forecaster
 
-    def _install(self, net: DeepNet) -> None:
+    def _install(self, nets: Sequence[DeepNet]) -> None:
         rng = np.random.default_rng(self.masks.seed)
         pool = draw_pool(self.masks.size, self.plan.dropout, rng)
-        self._net, self._pool = net, pool.to(self.device)
+        self._nets, self._pool = tuple(nets), pool.to(self.device)
 
     def _encode(self, samples: Samples, index: IntArray) -> Tensor:
         assert self.standardise is not None
@@ -231,22 +267,27 @@ class DeepForecaster(Forecaster):
 
     def _passes(self, samples: Samples, n_samples: int, seeds: IntArray) -> FloatArray:
         """Return every head of every pass, shape (heads, S, n): logits, and scaled units."""
-        net = self._fitted_net()
+        nets = self._fitted_nets()
         if samples.deep.width != self.shape.window:
             raise unusable(
                 Path(self.family),
                 f"its window is {self.shape.window} bars, the samples' {samples.deep.width}",
             )
         check_inputs(samples, reads_wide=False, nullable=())
-        most = self.passes_per_forward
-        out = np.empty((4 if net.learns_reversion else 3, n_samples, len(samples)))
-        rows = max(1, most // n_samples)
+        most, members = self.passes_per_forward, len(nets)
+        out = np.empty((4 if nets[0].learns_reversion else 3, n_samples, len(samples)))
+        rows = max(1, most * members // n_samples)
         for start in range(0, len(samples), rows):
             index = np.arange(start, min(start + rows, len(samples)))
             windows = self._encode(samples, index)
-            for first in range(0, n_samples, most):
-                passes = np.arange(first, min(first + most, n_samples))
-                out[:, passes[:, None], index] = self._forward(net, windows, seeds[index], passes)
+            for first in range(0, n_samples, most * members):
+                last = min(first + most * members, n_samples)
+                for member, net in enumerate(nets):
+                    passes = np.arange(first + member, last, members)
+                    if len(passes):
+                        out[:, passes[:, None], index] = self._forward(
+                            net, windows, seeds[index], passes
+                        )
         return out
 
     def _forward(
@@ -266,10 +307,10 @@ class DeepForecaster(Forecaster):
         by_row = heads.double().cpu().numpy().reshape(len(heads), len(windows), len(passes))
         return np.asarray(by_row.transpose(0, 2, 1))
 
-    def _fitted_net(self) -> DeepNet:
-        if self._net is None:
+    def _fitted_nets(self) -> tuple[DeepNet, ...]:
+        if not self._nets:
             raise unusable(Path(self.family), "it is not fitted")
-        return self._net
+        return self._nets
 
 
 def probability(logit: FloatArray) -> FloatArray:

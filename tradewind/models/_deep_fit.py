@@ -117,7 +117,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         started = time.monotonic()
-        train_loss = self._train_epoch(epoch)
+        train_loss = self.train_epoch(epoch)
         parts = self._score_valid()
         metrics = {
             "train_loss": train_loss,
@@ -135,7 +135,8 @@ class Trainer:
         self.progress.told.append((epoch, told))
         return told
 
-    def _train_epoch(self, epoch: int) -> float:
+    def train_epoch(self, epoch: int) -> float:
+        """Take one epoch's optimiser steps and return the mean loss."""
         rng = np.random.default_rng([self.seed, epoch])
         batches = _batches(len(self.train), self.plan, rng)
         size = len(batches[0]) * self.net.shape.longest_mask + SPARE_MASKS

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models._deep import DeepForecaster, probability
+from tradewind.models._deep_fit import Trainer
 from tradewind.models._deep_net import DeepNet, DeepShape, Heads, read_heads
 from tradewind.models._mc_dropout import Dropout
-from tradewind.models.base import EpochHook, FitReport, FloatArray, IntArray, Samples
+from tradewind.models.base import FloatArray, IntArray, Samples
 from tradewind.settings import Settings
 
 
@@ -83,16 +84,10 @@ class GRUForecaster(DeepForecaster):
             layers=settings.gru.layers,
         )
 
-    def fit(
-        self,
-        train: Samples,
-        valid: Samples,
-        *,
-        seed: int,
-        on_epoch: EpochHook | None = None,
-        checkpoint_dir: Path | None = None,
-    ) -> FitReport:
-        """Train; ``on_epoch`` also gets valid_reversion_loss, a mean over ALL rows.
+    def trainer(
+        self, train: Samples, valid: Samples, *, seed: int, checkpoint_dir: Path | None = None
+    ) -> Trainer:
+        """Return what trains; epochs also tell valid_reversion_loss, a mean over ALL rows.
 
         Raises
         ------
@@ -106,9 +101,7 @@ class GRUForecaster(DeepForecaster):
                     f"the {name} slice has no reverted label, which the gru learns",
                     "Build the training set again: delete its folder, launch the retraining",
                 )
-        return super().fit(
-            train, valid, seed=seed, on_epoch=on_epoch, checkpoint_dir=checkpoint_dir
-        )
+        return super().trainer(train, valid, seed=seed, checkpoint_dir=checkpoint_dir)
 
     def reversion(self, samples: Samples, *, n_samples: int, seeds: IntArray) -> FloatArray:
         """Return uncalibrated P(reversion) of every pass, in (0, 1), shape (S, n).

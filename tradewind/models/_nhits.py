@@ -54,12 +54,17 @@ class NHitsShape(DeepShape):
 
 
 class NHitsBlock(nn.Module):
-    """Pooled window to interpolated backcast (B, W) and forecast (B, 3, H)."""
+    """Pooled window to interpolated backcast (B, W) and forecast (B, 3, H).
+
+    The last block has no backcast: nothing would read it.
+    """
 
     to_window: Tensor
     to_horizon: Tensor
 
-    def __init__(self, shape: NHitsShape, pooling: int, downsampling: int) -> None:
+    def __init__(
+        self, shape: NHitsShape, pooling: int, downsampling: int, *, last: bool = False
+    ) -> None:
         super().__init__()
         self.pooling = pooling
         widths = [
@@ -70,22 +75,22 @@ class NHitsBlock(nn.Module):
             nn.Linear(size, shape.hidden) for size in widths[: shape.layers]
         )
         back, ahead = (max(bars // downsampling, 1) for bars in (shape.window, shape.horizon))
-        self.backcast = nn.Linear(shape.hidden, back)
+        self.backcast = None if last else nn.Linear(shape.hidden, back)
         self.forecast = nn.Linear(shape.hidden, PARAMETERS * ahead)
         self.register_buffer("to_window", interpolation(back, shape.window), persistent=False)
         self.register_buffer("to_horizon", interpolation(ahead, shape.horizon), persistent=False)
 
     def forward(
         self, series: Tensor, others: Tensor, dropout: Dropout, site: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         """Return backcast and forecast of (B, 1, W) and the exogenous (B, D − 1, W)."""
         x = functional.max_pool1d(
             torch.cat([series, others], dim=1), self.pooling, ceil_mode=True
         ).flatten(1)
         for number, layer in enumerate(self.hidden):
             x = dropout.hidden(functional.relu(layer(x)), site + number)
-        knots = self.forecast(x).unflatten(1, (PARAMETERS, -1))
-        return self.backcast(x) @ self.to_window, knots @ self.to_horizon
+        forecast = self.forecast(x).unflatten(1, (PARAMETERS, -1)) @ self.to_horizon
+        return None if self.backcast is None else self.backcast(x) @ self.to_window, forecast
 
 
 class NHitsNet(DeepNet):
@@ -93,15 +98,19 @@ class NHitsNet(DeepNet):
 
     def __init__(self, shape: NHitsShape) -> None:
         super().__init__(shape)
-        self.blocks = nn.ModuleList(
-            NHitsBlock(shape, pooling, downsampling)
+        rates = [
+            (pooling, downsampling)
             for pooling, downsampling in zip(shape.pooling, shape.downsampling, strict=True)
             for _ in range(shape.blocks)
+        ]
+        self.blocks = nn.ModuleList(
+            NHitsBlock(shape, pooling, downsampling, last=number == len(rates))
+            for number, (pooling, downsampling) in enumerate(rates, 1)
         )
         self.layers = shape.layers
 
-    def path(self, windows: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
-        """Return the forecast (B, 3, H), and what no block explained of the series (B, W)."""
+    def path(self, windows: Tensor, dropout: Dropout) -> Tensor:
+        """Return the forecast of the coming bars, shape (B, 3, H)."""
         features = windows.transpose(1, 2)
         series, others = features[:, SERIES : SERIES + 1], features[:, SERIES + 1 :]
         total: Tensor | None = None
@@ -109,14 +118,15 @@ class NHitsNet(DeepNet):
             backcast, forecast = block(series, others, dropout, number * self.layers)
             if total is None:  # the first drop has given each pass rows of its own
                 series, others = dropout.spread(series), dropout.spread(others)
-            series = series - backcast[:, None]
             total = forecast if total is None else total + forecast
+            if backcast is not None:
+                series = series - backcast[:, None]
         assert total is not None
-        return total, series[:, 0]
+        return total
 
     def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
         """Return the heads of the H-bar return from the forecast of its bars."""
-        logit, mean, spread = self.path(windows, dropout)[0].unbind(dim=1)
+        logit, mean, spread = self.path(windows, dropout).unbind(dim=1)
         root = logit.shape[-1] ** 0.5
         sigma = functional.softplus(spread).square().mean(dim=-1).sqrt()
         return Heads(logit.sum(dim=-1) / root, mean.sum(dim=-1) / root, sigma + SIGMA_FLOOR)

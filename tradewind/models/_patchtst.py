@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models._deep import DeepForecaster
 from tradewind.models._deep_net import DeepNet, DeepShape, Heads, read_heads
 from tradewind.models._mc_dropout import Dropout
@@ -109,8 +110,21 @@ class PatchTSTForecaster(DeepForecaster):
 
     @classmethod
     def shape_from(cls, settings: Settings) -> PatchTSTShape:
-        """Return the sizes of the network in ``settings``."""
+        """Return the sizes of the network in ``settings``.
+
+        Raises
+        ------
+        TradewindError
+            ``bad_setting`` for a patch that is longer than the window.
+        """
         sizes = settings.patchtst
+        if sizes.patch > settings.features.window:
+            raise TradewindError(
+                ErrorCode.BAD_SETTING,
+                f"patchtst.patch = {sizes.patch} is longer than features.window = "
+                f"{settings.features.window} bars",
+                "Shorten the patch or lengthen the window",
+            )
         return PatchTSTShape(
             window=settings.features.window,
             patch=sizes.patch,

@@ -78,7 +78,9 @@ class EncoderLayer(nn.Module):
         """Return the layer's output for all tokens, or for the last one only."""
         branch = self.attend(x, last_only=last_only)
         x = dropout.residual(x[:, -1:] if last_only else x, branch, site)
-        hidden = functional.relu(self.up(self.feedforward_norm(x)), inplace=True)
+        up = self.up(self.feedforward_norm(x))
+        # In place on a linear layer's output, the gradient would be copied twice.
+        hidden = functional.relu(up, inplace=not torch.is_grad_enabled())
         return dropout.residual(x, self.down(dropout.hidden(hidden, site + 1)), site + 2)
 
 

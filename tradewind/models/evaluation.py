@@ -29,6 +29,7 @@ from tradewind.models.splits import Split, time_split
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import rows_of
 from tradewind.models.uncertainty import Forecast
+from tradewind.models.uncertainty_figures import uncertainty_figures
 from tradewind.models.walk_forward import OutOfSample
 from tradewind.settings import Settings
 
@@ -237,16 +238,14 @@ def _with_intervals(
 
 
 def _uncertainty(settings: Settings, forecast: Forecast, rows: Samples) -> dict[str, Any]:
-    error = np.abs(rows.fwd_ret - forecast.mu)
-    coverage, risk = m.risk_coverage(forecast.uncertainty, error)
-    return {
-        "abstain_share": float((forecast.epistemic_p > settings.serving.epistemic_p_limit).mean()),
-        "epistemic_p_mean": float(forecast.epistemic_p.mean()),
-        "risk_coverage_area": float(np.trapezoid(risk, coverage)),
-        "mean_absolute_error": float(error.mean()),
-        "error_by_uncertainty_decile": m.error_by_decile(forecast.uncertainty, error),
-        "confident_5pct_accuracy": _most_confident(forecast.p_up, rows.y_up),
-    }
+    found = uncertainty_figures(
+        np.abs(rows.fwd_ret - forecast.mu),
+        forecast.uncertainty,
+        forecast.epistemic_p,
+        drawn=_bootstrap(settings, rows.ts),
+        limit=settings.serving.epistemic_p_limit,
+    )
+    return found | {"confident_5pct_accuracy": _most_confident(forecast.p_up, rows.y_up)}
 
 
 def _intervals(settings: Settings, forecast: Forecast, rows: Samples) -> dict[str, float]:
@@ -313,6 +312,13 @@ def _folds(settings: Settings, rows: OutOfSample, trading: Backtest) -> dict[str
         ),
         "log_loss_base_rate": m.log_loss(rows.base_rate, rows.y),
         **gain.named("log_loss_minus_base_rate"),
+        **uncertainty_figures(
+            np.abs(rows.fwd_ret - rows.mu),
+            np.hypot(rows.epistemic, rows.sigma),
+            rows.epistemic_p,
+            drawn=_bootstrap(settings, rows.ts),
+            limit=settings.serving.epistemic_p_limit,
+        ),
         **trading.metrics,
     }
     if np.isfinite(rows.interval_p).all():  # folds that an earlier version stored have none

@@ -70,8 +70,10 @@ def _trading(
 def _stated(
     name: str, meaning: str, unit: str, better: Better, *, spread: bool = True
 ) -> MetricName:
-    return MetricName(name, meaning, unit, better, spread=spread, symbols=True)
+    return MetricName(name, meaning, unit, better, spread=spread, folds=True, symbols=True)
 
+
+CERTAIN: tuple[tuple[str, Better], ...] = (("most", "lower"), ("least", "neither"))
 
 METRICS: tuple[MetricName, ...] = (
     _quality("accuracy", "share of rows whose side of one half was right", "share", "higher"),
@@ -88,18 +90,12 @@ METRICS: tuple[MetricName, ...] = (
         folds=True,
         symbols=True,
     ),
-    MetricName(
-        "wf_ece_perfect_overlapping",
-        "the same, with labels that overlap as real ones do",
-        "probability",
-        "neither",
-    ),
     MetricName("rows", "rows judged", "rows", "neither", folds=True, symbols=True),
     MetricName("test_start_ms", "open of the first bar of the test slice", "epoch ms", "neither"),
     MetricName("test_end_ms", "open of the last bar of the test slice", "epoch ms", "neither"),
     _stated(
         "ece_perfect_overlapping",
-        "ECE of a perfectly calibrated model whose labels overlap (history evaluation)",
+        "the same, with labels that overlap as real ones do",
         "probability",
         "neither",
         spread=False,
@@ -128,8 +124,36 @@ METRICS: tuple[MetricName, ...] = (
     ),
     MetricName("conformal_level", "what that share is meant to be", "share", "neither"),
     MetricName("conformal_width", "mean width of mu_low … mu_high", "log return", "lower"),
-    MetricName("epistemic_p_mean", "mean spread of p_up over passes", "probability", "neither"),
-    _stated("risk_coverage_area", "mean |error of mu| over all coverages", "log return", "lower"),
+    _stated(
+        "epistemic_p_mean",
+        "mean spread of p_up over passes",
+        "probability",
+        "neither",
+        spread=False,
+    ),
+    _stated(
+        "risk_coverage_area",
+        "area under the risk–coverage curve: mean |error of mu| over all coverages",
+        "log return",
+        "lower",
+    ),
+    *(
+        _stated(
+            f"error_{which}_certain_decile",
+            f"mean |error of mu| of the tenth of rows that are {which} certain",
+            "log return",
+            better,
+            spread=False,
+        )
+        for which, better in CERTAIN
+    ),
+    _stated(
+        "error_deciles_rising",
+        "share of the nine steps between deciles of uncertainty at which the error rises",
+        "share",
+        "higher",
+        spread=False,
+    ),
     _stated("mean_absolute_error", "mean |error of mu| of all rows", "log return", "lower"),
     _stated(
         "error_rank_correlation",

@@ -30,6 +30,7 @@ def save_pictures(report: EvaluationReport, folder: Path) -> list[Path]:
         "reliability": _reliability,
         "roc": _roc,
         "risk_coverage": _risk_coverage,
+        "error_by_uncertainty": _deciles,
         "equity": _equity,
     }
     if report.importance:
@@ -148,7 +149,33 @@ def _risk_coverage(axes: Axes, report: EvaluationReport) -> None:
     axes.set(
         xlabel="coverage (share of rows kept)",
         ylabel="mean |error| of mu (bps)",
-        title="Risk–coverage: error against stated uncertainty, test slice",
+        title="Risk–coverage, test slice: area "
+        f"{report.figures['risk_coverage_area'] * 1e4:.2f} bps",
+    )
+    axes.legend()
+
+
+def _deciles(axes: Axes, report: EvaluationReport) -> None:
+    error = np.abs(report.test.fwd_ret - report.forecast.mu) * 1e4
+    parts = [error[rows] for rows in m.equal_mass_bins(report.forecast.uncertainty, 10)]
+    axes.errorbar(
+        np.arange(1, len(parts) + 1),
+        [float(part.mean()) for part in parts],
+        yerr=[float(part.std() / np.sqrt(len(part))) for part in parts],
+        fmt="o-",
+        color=MODEL_COLOUR,
+        capsize=3,
+        label="mean ± 1 se of independent rows",
+    )
+    axes.axhline(float(error.mean()), color=GUIDE_COLOUR, linestyle="--", label="all rows")
+    figures = report.figures
+    axes.set(
+        xlabel="decile of stated uncertainty (1: most certain)",
+        ylabel="mean |error| of mu (bps)",
+        title="Error by uncertainty, test slice: rank correlation "
+        f"{figures['error_rank_correlation']:+.3f} "
+        f"[{figures['error_rank_correlation_low']:+.3f}, "
+        f"{figures['error_rank_correlation_high']:+.3f}]",
     )
     axes.legend()
 

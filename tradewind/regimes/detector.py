@@ -7,9 +7,9 @@ from the last few thousand.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,17 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 CodeArray = NDArray[np.int8]
 BoolArray = NDArray[np.bool_]
+Number = TypeVar("Number", np.int8, np.float64)
 REGIMES: tuple[Regime, ...] = tuple(Regime)
 """A code is a place in this tuple."""
 
 CODE: Mapping[Regime, int] = {regime: place for place, regime in enumerate(REGIMES)}
+WITHOUT_TREND = np.array(
+    [CODE[Regime.HIGH_VOLATILITY], CODE[Regime.RANGE_HIGH_VOL], CODE[Regime.RANGE_LOW_VOL]],
+    dtype=np.int8,
+)
+"""Shapes of a market without a trend: a trend comes before them."""
+
 FULL_ADX = 50.0
 """ADX of an unmistakable trend: full confidence."""
 
@@ -52,13 +59,11 @@ class RegimeSeries:
 
     def take(self, rows: IntArray) -> RegimeSeries:
         """Return the given rows; UNKNOWN without metrics where the row is −1."""
-        lost = rows < 0
-        codes = np.where(lost, CODE[Regime.UNKNOWN], _picked(self.codes, rows)).astype(np.int8)
         return RegimeSeries(
             self.timeframe,
-            codes,
-            np.where(lost, 0.0, _picked(self.confidence, rows)),
-            {n: np.where(lost, np.nan, _picked(v, rows)) for n, v in self.metrics.items()},
+            _picked(self.codes, rows, CODE[Regime.UNKNOWN]),
+            _picked(self.confidence, rows, 0.0),
+            {name: _picked(values, rows, np.nan) for name, values in self.metrics.items()},
         )
 
 
@@ -94,21 +99,26 @@ def detect(
     RegimeSeries
         UNKNOWN with confidence 0 where a metric is NaN.
     """
-    raw, codes = np.empty(len(place), dtype=np.int8), np.empty(len(place), dtype=np.int8)
-    share = np.empty(len(place))
+    from tradewind.regimes import _kernel
+
+    count = len(place)
+    raw, codes, share = np.empty(count, np.int8), np.empty(count, np.int8), np.empty(count)
     shape, decided, undecided = _shapes(metrics, thresholds)
-    edges = (np.flatnonzero(np.diff(place // anchor_bars)) + 1).tolist()
-    for first, end in itertools.pairwise([0, *edges, len(place)]):
-        start = max(0, first - memory_bars)
-        if start == end:
-            continue
-        part = slice(start, end)
-        trend = _trend_direction(metrics["alignment"][part], decided[part], undecided[part])
-        found = _with_trend(shape[part], trend)
-        settled, rival = _confirmed(found, confirm_bars)
-        raw[first:end] = found[first - start :]
-        codes[first:end] = settled[first - start :]
-        share[first:end] = rival[first - start :]
+    _kernel.settle(
+        shape,
+        np.isin(shape, WITHOUT_TREND),
+        decided,
+        undecided,
+        metrics["alignment"],
+        (CODE[Regime.TREND_UP], CODE[Regime.TREND_DOWN], CODE[Regime.UNKNOWN]),
+        int(place[0]) if count else 0,
+        anchor_bars,
+        memory_bars,
+        confirm_bars,
+        raw,
+        codes,
+        share,
+    )
     # Half for a regime that the newest bar supports, up to 1 for one that it leaves no doubt
     # of; below a half while another regime is about to take over.
     agreed = 0.5 + 0.5 * _strength(raw, metrics, thresholds)
@@ -149,39 +159,6 @@ def _shapes(
     return shape, np.where(aligned & (adx > limits.adx_trend), m["alignment"], 0.0), undecided
 
 
-def _trend_direction(
-    alignment: FloatArray, decided: FloatArray, undecided: BoolArray
-) -> FloatArray:
-    """Return +1, −1 or 0 (range); between the two ADX limits what was decided last stays."""
-    last = _last_flagged(~undecided)
-    before = np.where(last >= 0, decided[np.maximum(last, 0)], 0.0)
-    return np.where(undecided, np.where(before == alignment, before, 0.0), decided)
-
-
-def _with_trend(shape: CodeArray, trend: FloatArray) -> CodeArray:
-    """Return the regime: a trend comes before the shapes of a market without one."""
-    first = CODE[Regime.HIGH_VOLATILITY], CODE[Regime.RANGE_HIGH_VOL], CODE[Regime.RANGE_LOW_VOL]
-    free = (shape == first[0]) | (shape == first[1]) | (shape == first[2])
-    named = np.where(trend > 0, CODE[Regime.TREND_UP], CODE[Regime.TREND_DOWN])
-    return np.where(free & (trend != 0), named, shape).astype(np.int8)
-
-
-def _confirmed(raw: CodeArray, confirm_bars: int) -> tuple[CodeArray, FloatArray]:
-    """Return the regime that lasted ``confirm_bars`` last, and how far its rival has come.
-
-    UNKNOWN is believed at once, and so is what comes after it.
-    """
-    rows = np.arange(len(raw))
-    begins = np.concatenate([[True], raw[1:] != raw[:-1]])
-    begin = np.maximum.accumulate(np.where(begins, rows, 0))
-    run = rows - begin + 1
-    unknown = raw == CODE[Regime.UNKNOWN]
-    after_unknown = (begin > 0) & unknown[np.maximum(begin - 1, 0)]
-    believed = (run >= confirm_bars) | unknown | after_unknown | (begin == 0)
-    settled = raw[_last_flagged(believed)]
-    return settled, np.minimum(run / confirm_bars, 1.0)
-
-
 def _strength(raw: CodeArray, m: Mapping[str, FloatArray], limits: RegimeThresholds) -> FloatArray:
     """Return 0..1: how far beyond its threshold the metric is that decides."""
     down = raw == CODE[Regime.TREND_DOWN]
@@ -220,14 +197,6 @@ def _unit(x: FloatArray) -> FloatArray:
     return clipped
 
 
-def _last_flagged(flags: BoolArray) -> IntArray:
-    """Return for each row the newest flagged row at or before it, −1 where there is none."""
-    rows = np.arange(len(flags), dtype=np.int64)
-    last: IntArray = np.maximum.accumulate(np.where(flags, rows, -1))
-    return last
-
-
-def _picked(values: NDArray[np.generic], rows: IntArray) -> NDArray[np.generic]:
-    if not len(values):
-        return np.zeros(len(rows), dtype=values.dtype)
-    return values[np.maximum(rows, 0)]
+def _picked(values: NDArray[Number], rows: IntArray, lost: float) -> NDArray[Number]:
+    """Return ``values[rows]``, ``lost`` where the row is −1: the last of what is picked from."""
+    return np.append(values, np.array(lost, values.dtype))[rows]
