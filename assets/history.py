@@ -138,6 +138,7 @@ def _shown(result: HistoryResult) -> dict[str, Any]:
         **metadata.figures(
             {
                 "mlflow_url": result.run_url,
+                "report_page_url": result.report_url,
                 "rows": result.plan.facts["rows"],
                 "start_ms": result.plan.facts["start_ms"],
                 "end_ms": result.plan.facts["end_ms"],

@@ -18,6 +18,12 @@ def run_url(settings: Settings, experiment_id: str, run_id: str) -> str | None:
     return base and f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
+def artifact_url(settings: Settings, experiment_id: str, run_id: str, artifact: str) -> str | None:
+    """Return the page that shows one artifact of an MLflow run."""
+    page = run_url(settings, experiment_id, run_id)
+    return page and f"{page}/artifacts/{artifact}"
+
+
 def version_url(settings: Settings, name: str, version: int) -> str | None:
     """Return the page of a registered version."""
     base = mlflow_base(settings)

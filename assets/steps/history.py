@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 BarsFrom = Literal["auto", "store", "folder"]
 RESULTS = "results"
-REPORT_FILE = "report.html"
 FIGURES_FILE = "evaluation.json"
 PICTURES_FOLDER = "pictures"
 
@@ -84,6 +83,7 @@ class HistoryResult:
     pictures: dict[str, Path]
     run_id: str | None = None
     run_url: str | None = None
+    report_url: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,7 +139,7 @@ def evaluate_plan(
         As the families' fits; ``tracking_unreachable``, before anything is fitted;
         ``already_running`` when another process walks the same family in this home.
     """
-    from assets.steps.history_log import HistoryLog
+    from assets.steps.history_log import REPORT_FILE, HistoryLog
     from tradewind.models.rolling.canaries import coin_flips, lookahead, slices_apart
     from tradewind.models.rolling.evaluate import evaluate_history
     from tradewind.models.rolling.pictures import save_evaluation_pictures
@@ -197,6 +197,7 @@ def evaluate_plan(
         pictures=pictures,
         run_id=log.run_id if log else None,
         run_url=log.run_url if log else None,
+        report_url=log.report_url if log else None,
         values=values,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.steps.record import log_changed
 from registry.folds import FoldLog
-from registry.links import run_url
+from registry.links import artifact_url, run_url
 from registry.names import history_name, unit_name
 from registry.tracking import RunHandle, Tracking
 from tradewind.contracts import POOLED
@@ -23,6 +23,7 @@ KIND = "history_evaluation"
 PART_KIND = "history_forecaster"
 INPUTS_TAG = "evaluation_inputs"
 ARTIFACTS = "evaluation"
+REPORT_FILE = "report.html"
 
 
 class HistoryLog:
@@ -55,6 +56,13 @@ class HistoryLog:
     def run_url(self) -> str | None:
         """Return the page of the evaluation's run, where an address is known."""
         return run_url(self.plan.settings, self.tracking.experiment_id, self.run_id)
+
+    @property
+    def report_url(self) -> str | None:
+        """Return the page that shows the report among the run's artifacts."""
+        artifact = f"{ARTIFACTS}/{REPORT_FILE}"
+        experiment = self.tracking.experiment_id
+        return artifact_url(self.plan.settings, experiment, self.run_id, artifact)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from dagster import DagsterEventType, DagsterInstance
 from assets.steps.history import HistoryChoices, HistoryPlan, evaluate_plan, plan_history
 from registry.tracking import PARENT_TAG, Tracking
 from tests.support.history import CLOCK, SYMBOLS, history_home
+from tradewind.clock import WallClock
 from tradewind.errors import TradewindError
 from tradewind.features import lookahead as features_lookahead
 from tradewind.models.baselines import BASELINES
@@ -112,6 +113,7 @@ def test_a_killed_evaluation_continues_into_one_tree(settings: Settings) -> None
     files = {file.path for file in tracking.client.list_artifacts(done.run_id, "evaluation")}
     assert {"evaluation/report.html", "evaluation/evaluation.json"} <= files
     assert done.run_url is not None
+    assert done.report_url == f"{done.run_url}/artifacts/evaluation/report.html"
 
 
 @pytest.mark.slow
@@ -143,3 +145,27 @@ def test_the_dagster_job_shows_verdict_table_and_folds(
         event for event in done.all_events if event.event_type is DagsterEventType.ASSET_OBSERVATION
     ]
     assert len(seen) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_real_bars_pass_the_canaries(
+    make_settings: Callable[..., Settings], data_root: Path, shuffle: bool
+) -> None:
+    """Straight from a folder: two refits on two years of bars, as they are and shuffled."""
+    settings = make_settings(
+        data=data_root,
+        training={"bootstrap_samples": 200},
+        evaluation={"since": "2026-04-10", "refit_days": 12, "bag": 2, "max_rounds": 10},
+    )
+    choices = HistoryChoices(families=("lightgbm",), shuffle_labels=shuffle)
+    plan = plan_history(settings, WallClock(), choices)
+    done = evaluate_plan(plan, track=False)
+    assert plan.facts["bars_from"].startswith("folder ")
+    assert done.canaries["lookahead"]["ok"]
+    assert done.canaries["slices"]["ok"]
+    if shuffle:
+        assert done.canaries["coin_flips"]["ok"], done.canaries["coin_flips"]
+        figures = done.evaluation.figures["all"]["lightgbm"]["pooled"]
+        assert figures["auc"] == pytest.approx(0.5, abs=0.03)

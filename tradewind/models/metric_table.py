@@ -120,6 +120,7 @@ METRICS: tuple[MetricName, ...] = (
         "neither",
         spread=True,
         folds=True,
+        symbols=True,
     ),
     MetricName("conformal_level", "what that share is meant to be", "share", "neither"),
     MetricName("conformal_width", "mean width of mu_low … mu_high", "log return", "lower"),
@@ -224,6 +225,20 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("valid_l2", "squared error of the return (step = member)", "volatility²", "lower"),
     MetricName("rounds", "trees of a booster (step = member)", "trees", "neither"),
     MetricName("seconds", "wall time of an epoch (a series) or of a fold", "s", "lower"),
+    _stated(
+        "uncalibrated_auc",
+        "auc of the probability before calibration (history evaluation)",
+        "share",
+        "higher",
+        spread=False,
+    ),
+    _stated(
+        "mean_fold_auc",
+        "mean of the folds' own auc, by rows (history evaluation)",
+        "share",
+        "higher",
+        spread=False,
+    ),
     MetricName(
         "skill", "gain in log-loss on a fold's calibration slice over the base rate, relative",
         "share", "higher",

@@ -11,6 +11,7 @@ from tradewind.models import metrics as m
 from tradewind.models.backtest import MIN_TRADES, Backtest, backtest, round_trip
 from tradewind.models.base import FloatArray
 from tradewind.models.bootstrap import DayBootstrap, Interval, TimeBootstrap
+from tradewind.models.conformal import covered
 from tradewind.models.rolling.judged import Judged
 from tradewind.settings import Settings
 
@@ -23,6 +24,7 @@ STATED = (
     "abstain_share",
     "error_by_uncertainty_decile",
     "error_rank_correlation",
+    "conformal_coverage",
 )
 """Figures of a stated uncertainty; None of a forecaster that states none."""
 
@@ -46,6 +48,7 @@ def figures(settings: Settings, rows: Judged, trading: Backtest) -> dict[str, An
     """
     drawn = time_bootstrap(settings, rows)
     found: dict[str, Any] = {"rows": len(rows), **_quality(settings, rows, drawn)}
+    found |= _ranking(rows)
     found |= _uncertainty(settings, rows, drawn)
     found |= _confident(settings, rows)
     found |= trading_figures(settings, trading)
@@ -86,6 +89,22 @@ def _quality(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str
     }
 
 
+def _ranking(rows: Judged) -> dict[str, float | None]:
+    """Return the AUC before calibration, and the mean of the folds' own.
+
+    Where they are higher than ``auc``, the level of p_up moves between folds by more than it
+    should: calibration slices differ more than the days after them.
+    """
+    if not np.isfinite(rows.p_raw).all():
+        return {"uncalibrated_auc": None, "mean_fold_auc": None}
+    own = [rows.fold == fold for fold in np.unique(rows.fold)]
+    each = [m.auc(rows.p_up[part], rows.y[part]) for part in own]
+    return {
+        "uncalibrated_auc": m.auc(rows.p_raw, rows.y),
+        "mean_fold_auc": float(np.average(each, weights=[part.sum() for part in own])),
+    }
+
+
 def _uncertainty(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str, Any]:
     if not np.isfinite(rows.uncertainty).all():
         return dict.fromkeys(STATED)
@@ -98,7 +117,15 @@ def _uncertainty(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict
         "abstain_share": float((rows.epistemic_p > limit).mean()),
         "error_by_uncertainty_decile": m.error_by_decile(rows.uncertainty, error),
         **drawn.rank_correlation(rows.uncertainty, error).named("error_rank_correlation"),
+        **_coverage(settings, rows, drawn),
     }
+
+
+def _coverage(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str, Any]:
+    if not np.isfinite(rows.interval_p).all():
+        return {"conformal_coverage": None}
+    inside = covered(rows.interval_p, settings.calibration.interval_level)
+    return drawn.mean(inside.astype(np.float64)).named("conformal_coverage")
 
 
 def _confident(settings: Settings, rows: Judged) -> dict[str, float]:

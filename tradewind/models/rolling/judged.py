@@ -20,7 +20,8 @@ class Judged:
 
     ``symbol`` holds codes into ``symbols``; ``uncertainty`` is total, in log-return units, NaN
     (as ``mu``) where a forecaster states none; ``skill`` is that of the fold's calibration
-    slice.
+    slice, ``p_raw`` the probability before calibration and ``interval_p`` the conformal p-value
+    of the return, both NaN where there is none.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Judged:
     fold: IntArray
     epistemic: FloatArray
     aleatoric: FloatArray
+    p_raw: FloatArray
+    interval_p: FloatArray
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -72,6 +75,8 @@ def family_rows(name: str, rows: OutOfSample) -> Judged:
         fold=rows.fold[order],
         epistemic=rows.epistemic[order],
         aleatoric=rows.sigma[order],
+        p_raw=rows.p_raw[order],
+        interval_p=rows.interval_p[order],
     )
 
 
@@ -89,6 +94,8 @@ def baseline_rows(name: str, like: Judged, p_up: FloatArray) -> Judged:
         skill=unknown,
         epistemic=unknown,
         aleatoric=unknown,
+        p_raw=unknown,
+        interval_p=unknown,
     )
 
 

@@ -85,6 +85,8 @@ def ensemble_rows(
         aleatoric=found.aleatoric,
         epistemic_p=found.epistemic_p,
         skill=stacked["skill"].max(axis=0),
+        p_raw=np.full(len(members[0]), np.nan),
+        interval_p=np.full(len(members[0]), np.nan),
     )
     return rows, found.side
 

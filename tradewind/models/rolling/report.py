@@ -21,14 +21,21 @@ Column = tuple[str, str, int]
 QUALITY: tuple[Column, ...] = (
     ("rows", "rows", 0),
     ("AUC", "auc", 4),
+    ("AUC, raw p", "uncalibrated_auc", 4),
+    ("AUC, mean of folds", "mean_fold_auc", 4),
     ("log-loss", "log_loss", 5),
     ("Brier", "brier", 5),
     ("ECE", "ece", 4),
     ("ECE, perfect", "ece_perfect", 4),
     ("accuracy", "accuracy", 4),
+)
+CONFIDENCE: tuple[Column, ...] = (
     ("top 5 %: right", "confident_5pct_accuracy", 3),
     ("top 5 %: gross bps", "confident_5pct_gross_bps", 1),
     ("risk–coverage area, bps", "risk_coverage_area", 1),
+    ("uncertainty–error rank correlation", "error_rank_correlation", 3),
+    ("conformal coverage", "conformal_coverage", 3),
+    ("abstains", "abstain_share", 3),
 )
 TRADING: tuple[Column, ...] = (
     ("trades", "trades", 0),
@@ -39,9 +46,8 @@ TRADING: tuple[Column, ...] = (
     ("max drawdown", "max_drawdown", 3),
     ("net return", "net_return", 3),
     ("turnover a day", "turnover", 3),
-    ("abstains", "abstain_share", 3),
 )
-"""Heading, figure and digits of the comparison's two tables."""
+"""Heading, figure and digits of the comparison's three tables."""
 IN_BPS = ("risk_coverage_area",)
 
 
@@ -104,11 +110,12 @@ def _lead(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
 
 
 def _tables(evaluation: Evaluation, kind: str) -> list[dict[str, Any]]:
-    """Return two tables for each scope: the symbols together, then each of them."""
+    """Return three tables for each scope: the symbols together, then each of them."""
     found = evaluation.figures[kind]
     return [
         {
             "scope": scope,
+            "first": columns is QUALITY,
             "columns": [heading for heading, _, _ in columns],
             "rows": [
                 {
@@ -120,7 +127,7 @@ def _tables(evaluation: Evaluation, kind: str) -> list[dict[str, Any]]:
             ],
         }
         for scope in next(iter(found.values()), {})
-        for columns in (QUALITY, TRADING)
+        for columns in (QUALITY, CONFIDENCE, TRADING)
     ]
 
 
