@@ -106,11 +106,11 @@ def open_checks(page: Page, dagster: str, asset: str) -> str:
     return page.see("Latest materialization", "Metadata")
 
 
-def open_check(page: Page, name: str) -> str:
-    """From an asset's page to one of its checks; returns what the page reads."""
+def open_check(page: Page, name: str, figure: str) -> str:
+    """From an asset's page to the check that has this figure; returns what the page reads."""
     page.click("//*[@role='tab'][starts-with(normalize-space(), 'Checks')]")
     page.click(f"(//a[contains(@href, '{name}')] | //*[normalize-space(text())='{name}'])[1]")
-    return page.see("Evaluation result", "Metadata")
+    return page.see("Evaluation result", figure)
 
 
 def open_picture(page: Page, name: str) -> int:

@@ -65,7 +65,7 @@ def test_a_backfill_fills_the_graph_and_its_checks_have_figures(ui: Ui, page: Pa
     page.picture("dagster-data-graph")
 
     journeys.open_checks(page, ui.url, "bars")
-    text = journeys.open_check(page, "gaps")
+    text = journeys.open_check(page, "gaps", "missing_bars")
     assert f"missing_bars\n{HOURS_DOWN}\n" in text
     assert f"confirmed\n{OUTAGES}\n" in text
     page.picture("dagster-data-checks")
