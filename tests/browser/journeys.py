@@ -125,7 +125,7 @@ def open_picture(page: Page, name: str) -> int:
 def open_graph(page: Page, dagster: str, group: str) -> str:
     """Open the lineage of a group of assets, small enough to be seen whole; returns its text."""
     page.open(f"{dagster}/locations/__repository__@tradewind/asset-groups/{group}")
-    page.see("Latest event", "Partitions")
+    page.see("Latest event", "% filled")
     for _ in range(GRAPH_STEPS):
         page.click("//button[.//*[@aria-label='zoom_out']]")
         time.sleep(ZOOM_PAUSE_S)
