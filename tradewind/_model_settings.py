@@ -65,8 +65,9 @@ class NHitsSettings(Section):
         (16, 4, 1), description="bars per knot of each stack's backcast and forecast"
     )
     blocks: int = Field(1, ge=1, description="blocks in a stack")
-    hidden: int = Field(256, ge=4, description="units of a block's hidden layers")
+    hidden: int = Field(128, ge=4, description="units of a block's hidden layers")
     layers: int = Field(2, ge=1, description="hidden layers of a block")
+    learning_rate_factor: float = Field(0.3, gt=0, description="of training.learning_rate")
 
     @model_validator(mode="after")
     def _one_kernel_per_stack(self) -> NHitsSettings:
@@ -88,6 +89,7 @@ class PatchTSTSettings(Section):
     heads: int = Field(4, ge=1)
     layers: int = Field(3, ge=1)
     feedforward: int = Field(128, ge=4)
+    learning_rate_factor: float = Field(1.0, gt=0, description="of training.learning_rate")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> PatchTSTSettings:
@@ -101,6 +103,7 @@ class GRUSettings(Section):
 
     hidden: int = Field(64, ge=2, description="units of each recurrent layer")
     layers: int = Field(2, ge=1)
+    learning_rate_factor: float = Field(5.0, gt=0, description="of training.learning_rate")
     stop_atr: float = Field(
         2.0, gt=0, description="reversion label: ATR away from the close that ends the wait"
     )

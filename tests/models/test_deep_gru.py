@@ -53,8 +53,9 @@ def test_layers_are_torchs_stacked_gru() -> None:
     windows = torch.randn(5, 10, 4)
     with torch.inference_mode():
         ours = net(windows, NoDropout()).logit
-        state = functional.relu(net.mix(whole(windows)[0][:, -1]))
-        torch.testing.assert_close(ours, net.heads(state)[:, 0], rtol=0, atol=1e-6)
+        known = torch.cat([whole(windows)[0][:, -1], windows[:, -1]], dim=1)
+        plain = net.heads(functional.relu(net.mix(known)))[:, 0]
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-6)
 
 
 def test_a_dropped_unit_is_dropped_at_every_bar() -> None:

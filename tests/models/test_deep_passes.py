@@ -189,14 +189,17 @@ def test_settings_reach_the_networks() -> None:
     settings = Settings(
         nhits={"hidden": 24, "blocks": 2},  # type: ignore[arg-type]
         patchtst={"patch": 32, "d_model": 24},  # type: ignore[arg-type]
-        gru={"hidden": 20, "layers": 3},  # type: ignore[arg-type]
+        gru={"hidden": 20, "layers": 3, "learning_rate_factor": 2},  # type: ignore[arg-type]
         training={"horizon": 12, "learning_rate": 0.002},  # type: ignore[arg-type]
     )
     made = {name: vars(create(name, settings)) for name in DEEP}
     assert (made["nhits"]["shape"].hidden, made["nhits"]["shape"].horizon) == (24, 12)
     assert (made["patchtst"]["shape"].patch, made["patchtst"]["shape"].d_model) == (32, 24)
     assert (made["gru"]["shape"].hidden, made["gru"]["shape"].layers) == (20, 3)
-    assert {parts["plan"].learning_rate for parts in made.values()} == {0.002}
+    rates = {name: parts["plan"].learning_rate for name, parts in made.items()}
+    assert rates == pytest.approx(
+        {"transformer": 0.002, "patchtst": 0.002, "nhits": 0.0006, "gru": 0.004}
+    )
 
 
 def test_a_family_does_not_depend_on_the_sizes_of_another() -> None:

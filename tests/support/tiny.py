@@ -25,12 +25,12 @@ TINY: Mapping[str, Mapping[str, object]] = {
         "min_rounds": 1,
     },
     "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
-    "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32},
+    "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32, "learning_rate_factor": 1},
     "patchtst": {
         **{"patch": 4, "stride": 2},
         **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
     },
-    "gru": {"hidden": 16},
+    "gru": {"hidden": 16, "learning_rate_factor": 1},
 }
 """Sizes by section of the settings; a new family's section gets its own line here."""
 

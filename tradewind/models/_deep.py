@@ -124,6 +124,11 @@ class DeepForecaster(Forecaster):
         """Return the sizes of the network in ``settings``."""
 
     @classmethod
+    def learning_rate_factor(cls, settings: Settings) -> float:
+        """Return what the common learning rate is multiplied by."""
+        return 1.0
+
+    @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Return an unfitted network of the sizes in ``settings``."""
         training, deep = settings.training, settings.deep
@@ -131,7 +136,7 @@ class DeepForecaster(Forecaster):
             epochs=training.epochs,
             max_epoch_samples=training.max_epoch_samples,
             batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
+            learning_rate=training.learning_rate * cls.learning_rate_factor(settings),
             dropout=training.dropout,
             weight_decay=deep.weight_decay,
             gradient_clip=deep.gradient_clip,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,9 +41,11 @@ class GRUShape(DeepShape):
 
 
 class GRUNet(DeepNet):
-    """Recurrent layers, a hidden layer on the last state, four heads.
+    """Recurrent layers, a hidden layer on the last state and the last bar, four heads.
 
-    A unit that drops between two recurrent layers drops at all bars (Gal and Ghahramani 2016).
+    The last bar goes past the recurrent layers too: how far the price stands from its mean is one
+    of its features, and what a reversion depends on most. A unit that drops between two recurrent
+    layers drops at all bars (Gal and Ghahramani 2016).
     """
 
     learns_reversion: ClassVar[bool] = True
@@ -53,7 +56,7 @@ class GRUNet(DeepNet):
             nn.GRU(size, shape.hidden, batch_first=True)
             for size in (shape.inputs, *[shape.hidden] * (shape.layers - 1))
         )
-        self.mix = nn.Linear(shape.hidden, shape.hidden)
+        self.mix = nn.Linear(shape.hidden + shape.inputs, shape.hidden)
         self.heads = nn.Linear(shape.hidden, 4)
 
     def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
@@ -63,7 +66,8 @@ class GRUNet(DeepNet):
         for site, layer in enumerate(inner):
             x = dropout.steps(layer(x)[0], site)
         state = dropout.hidden(last(x)[0][:, -1], len(inner))
-        mixed = dropout.hidden(functional.relu(self.mix(state)), len(inner) + 1)
+        known = torch.cat([state, dropout.spread(windows[:, -1])], dim=1)
+        mixed = dropout.hidden(functional.relu(self.mix(known)), len(inner) + 1)
         return read_heads(self.heads(mixed))
 
 
@@ -74,6 +78,11 @@ class GRUForecaster(DeepForecaster):
     shape_type: ClassVar[type[DeepShape]] = GRUShape
     net_type: ClassVar[type[DeepNet]] = GRUNet
     passes_per_forward: ClassVar[int] = 256
+
+    @classmethod
+    def learning_rate_factor(cls, settings: Settings) -> float:
+        """Return what the common learning rate is multiplied by."""
+        return settings.gru.learning_rate_factor
 
     @classmethod
     def shape_from(cls, settings: Settings) -> GRUShape:

@@ -29,6 +29,12 @@ SERIES = 0
 """Place of the forecast series among the deep features."""
 PARAMETERS = 3
 """Direction, mean and spread."""
+KNOT_SCALE = 0.1
+"""Forecast knots start at this share of torch's initial weights.
+
+Returns are mostly noise: a net that starts near the base rate does not have to unlearn first,
+and a knot of a coarse stack counts once for every bar that it reaches.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class NHitsShape(DeepShape):
     pooling: tuple[int, ...] = (16, 4, 1)
     downsampling: tuple[int, ...] = (16, 4, 1)
     blocks: int = 1
-    hidden: int = 256
+    hidden: int = 128
     layers: int = 2
 
     @property
@@ -77,6 +83,9 @@ class NHitsBlock(nn.Module):
         back, ahead = (max(bars // downsampling, 1) for bars in (shape.window, shape.horizon))
         self.backcast = None if last else nn.Linear(shape.hidden, back)
         self.forecast = nn.Linear(shape.hidden, PARAMETERS * ahead)
+        with torch.no_grad():
+            for part in self.forecast.parameters():
+                part.mul_(KNOT_SCALE)
         self.register_buffer("to_window", interpolation(back, shape.window), persistent=False)
         self.register_buffer("to_horizon", interpolation(ahead, shape.horizon), persistent=False)
 
@@ -139,6 +148,11 @@ class NHitsForecaster(DeepForecaster):
     shape_type: ClassVar[type[DeepShape]] = NHitsShape
     net_type: ClassVar[type[DeepNet]] = NHitsNet
     passes_per_forward: ClassVar[int] = 1024
+
+    @classmethod
+    def learning_rate_factor(cls, settings: Settings) -> float:
+        """Return what the common learning rate is multiplied by."""
+        return settings.nhits.learning_rate_factor
 
     @classmethod
     def shape_from(cls, settings: Settings) -> NHitsShape:

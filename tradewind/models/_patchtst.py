@@ -109,6 +109,11 @@ class PatchTSTForecaster(DeepForecaster):
     net_type: ClassVar[type[DeepNet]] = PatchTSTNet
 
     @classmethod
+    def learning_rate_factor(cls, settings: Settings) -> float:
+        """Return what the common learning rate is multiplied by."""
+        return settings.patchtst.learning_rate_factor
+
+    @classmethod
     def shape_from(cls, settings: Settings) -> PatchTSTShape:
         """Return the sizes of the network in ``settings``.
 
