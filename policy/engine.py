@@ -260,7 +260,17 @@ def run_paced(
             tell(TRADING, f"replaying, a bar every {pace_s:g} s")
             _hold(engine, stopping, tell, max(0.0, pace_s - report.duration_s))
             if not stopping.is_set():
-                clock.set(close)
+                _moved(clock, close, tell)
+
+
+def _moved(clock: SettableClock, ms: int, tell: Tell) -> None:
+    """Move the clock; where the ledger does not answer, the bar's cycle is run again first."""
+    try:
+        clock.set(ms)
+    except TradewindError as error:
+        if error.code not in RETRIED:
+            raise
+        tell(WAITING, str(error))
 
 
 def _hold(engine: Engine, stopping: threading.Event, tell: _Teller, seconds: float) -> None:

@@ -149,10 +149,14 @@ def test_a_slow_pace_is_told_again_as_a_sign_of_life(
     assert run.clock.now_ms() == FIRST + STEP  # the replay moved on all the same
 
 
-def test_a_ledger_that_is_away_while_it_waits_is_waited_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pace_s", [0, 1.5])
+def test_a_ledger_that_is_away_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, pace_s: float
 ) -> None:
-    """For several turns no write is possible; only a lost lease would end the engine."""
+    """For several turns no write is possible; only a lost lease would end the engine.
+
+    Without a pace it is away when the clock is to move, with one while the engine holds.
+    """
     monkeypatch.setattr("policy.engine.SIGN_OF_LIFE_S", 0.02)
     db = run.house.ledger.db
     write, left = db.write, [5]
@@ -164,7 +168,7 @@ def test_a_ledger_that_is_away_while_it_waits_is_waited_for(
         return write()
 
     monkeypatch.setattr(db, "write", failing)
-    run(lambda _state, _detail: run.clock.now_ms() > FIRST, pace_s=1.5)
+    run(lambda _state, _detail: run.clock.now_ms() > FIRST, pace_s=pace_s)
     assert left == [0]
     assert run.told[0][0] == TRADING
     assert "no route to host" in run.told[1][1]
