@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -143,9 +142,11 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
     from tradewind.ledger import open_ledger
     from tradewind.ledger.clock import set_replay_clock
     from tradewind.market.active import active_set, store_for
+    from tradewind.market.open_source import settle_source
 
     state.mkdir(parents=True, exist_ok=True)
-    _say_source(stages.console, *_source(settings))
+    found = settle_source(settings, WallClock())
+    _say_source(stages.console, found.source_name, found.source_kind)
     with stages.stage("ingest", "bars and features, one Dagster run a symbol"):
         with open_ledger(settings) as ledger:
             set_replay_clock(ledger, WallClock().now_ms())
@@ -168,21 +169,6 @@ def _ingest(settings: Settings, stages: Stages, days: int, asked: str) -> Stretc
             set_replay_clock(ledger, stretch.start_ms)
         write_json(state / "plan.json", {"asked": asked, "stretch": stretch.__dict__})
     return stretch
-
-
-def _source(settings: Settings) -> tuple[str, str]:
-    """Open the source once, so that the first line can name it; ingestion stays with it."""
-    from tradewind.market.active import ActiveSet, remember
-    from tradewind.market.open_source import open_source
-
-    async def look() -> ActiveSet:
-        source = await open_source(settings, WallClock())
-        await source.close()
-        return ActiveSet(set_id=source.set_id, source_kind=source.kind, source_name=source.name)
-
-    found = asyncio.run(look())
-    remember(settings, found)
-    return found.source_name, found.source_kind
 
 
 def _say_source(console: Console, name: str, kind: str) -> None:

@@ -37,7 +37,9 @@ def _known(settings: Settings, before: UpState | None) -> Mode | None:
 
 
 def _source_kind(settings: Settings) -> str:
+    from tradewind.clock import WallClock
     from tradewind.market.active import active_set
+    from tradewind.market.open_source import settle_source
 
     active = active_set(settings)
     if active is not None:
@@ -46,22 +48,4 @@ def _source_kind(settings: Settings) -> str:
         return "folder"
     if settings.market.source != "auto":
         return settings.market.source
-    return _found_source(settings)
-
-
-def _found_source(settings: Settings) -> str:
-    """Open the source that ingestion would, and remember it: it is asked for once."""
-    import asyncio
-
-    from tradewind.clock import WallClock
-    from tradewind.market.active import ActiveSet, remember
-    from tradewind.market.open_source import open_source
-
-    async def look() -> ActiveSet:
-        source = await open_source(settings, WallClock())
-        await source.close()
-        return ActiveSet(set_id=source.set_id, source_kind=source.kind, source_name=source.name)
-
-    found = asyncio.run(look())
-    remember(settings, found)
-    return found.source_kind
+    return settle_source(settings, WallClock()).source_kind

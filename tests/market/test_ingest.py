@@ -13,7 +13,7 @@ from tests.support.synthetic import START_MS, random_walk_market
 from tradewind.clock import ManualClock
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import sha256_tree
-from tradewind.market.active import active_set
+from tradewind.market.active import ActiveSet, active_set, remember
 from tradewind.market.ingest import IngestReport, SymbolIngest, run_ingest, store_for
 from tradewind.settings import Settings
 
@@ -223,6 +223,21 @@ def test_a_folder_that_vanished_is_unreadable(bars: Bars) -> None:
     with pytest.raises(TradewindError) as caught:
         run_ingest(settings, ManualClock(END))
     assert caught.value.code is ErrorCode.DATA_UNREADABLE
+
+
+def test_two_that_begin_at_once_do_not_take_turns_over_the_set_in_use(bars: Bars) -> None:
+    other = ActiveSet(set_id="bybit_linear", source_kind="ccxt", source_name="bybit")
+
+    def the_other_was_faster(_: SymbolIngest) -> None:
+        remember(bars.settings(), other, None)
+
+    with pytest.raises(TradewindError) as caught:
+        bars.ingest(on_symbol=the_other_was_faster)
+    assert caught.value.code is ErrorCode.ALREADY_RUNNING
+    assert "bybit_linear" in caught.value.detail
+    assert active_set(bars.settings()) == other
+    bars.ingest()  # a later one may change it: its settings say so
+    assert store_for(bars.settings()).set_id == "binance_usdm_perp"
 
 
 def test_the_active_set_is_remembered_and_a_broken_memory_is_named(bars: Bars) -> None:

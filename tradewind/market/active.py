@@ -56,13 +56,35 @@ def active_set(settings: Settings) -> ActiveSet | None:
         ) from error
 
 
-def remember(settings: Settings, active: ActiveSet) -> None:
-    """Make ``active`` the set that readers open; nothing is written when it already is."""
-    if active_set(settings) != active:
+def remember(settings: Settings, active: ActiveSet, before: ActiveSet | None) -> None:
+    """Make ``active`` the set that readers open; nothing is written when it already is.
+
+    Parameters
+    ----------
+    before
+        What was in use when the ingestion began.
+
+    Raises
+    ------
+    TradewindError
+        ``already_running`` when another ingestion has put another set in use since: two that
+        begin at once, each by the exchange that answers it, must not take turns.
+    """
+    if active_set(settings) == active:
+        return
+    files = _files(settings)
+    with files.writer(""):  # which also clears what a killed process left
+        found = active_set(settings)
+        if found not in (None, before) and found.set_id != active.set_id:
+            raise TradewindError(
+                ErrorCode.ALREADY_RUNNING,
+                f"another ingestion has put set {found.set_id} in use while this one stored set"
+                f" {active.set_id}",
+                "Run the same command again: it goes on with the set in use, or with the one that"
+                " its settings name",
+            )
         content = json.dumps(active.model_dump(), indent=2, sort_keys=True) + "\n"
-        files = _files(settings)
-        with files.writer(""):  # which also clears what a killed process left
-            files.write(MEMORY, content.encode())
+        files.write(MEMORY, content.encode())
 
 
 def store_for(settings: Settings) -> BarStore:

@@ -11,7 +11,7 @@ import polars as pl
 
 from tradewind.clock import Clock, utc_text
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.market.active import ActiveSet, open_store, remember, store_for
+from tradewind.market.active import ActiveSet, active_set, open_store, remember, store_for
 from tradewind.market.open_source import open_source
 from tradewind.market.quality import find_gaps, split_bad
 from tradewind.market.retention import keep_from
@@ -117,8 +117,8 @@ def run_ingest(
     Raises
     ------
     TradewindError
-        ``bad_input`` for a start that is not past; when no source can be opened (see
-        `open_source`).
+        ``bad_input`` for a start that is not past; ``already_running`` when another ingestion
+        put another set in use meanwhile; when no source can be opened (see `open_source`).
     """
     names = tuple(dict.fromkeys(symbols or settings.market.all_symbols))
     return asyncio.run(_ingest(settings, clock, names, since_ms, frozenset(kinds), on_symbol))
@@ -139,6 +139,7 @@ async def _ingest(
             f"since = {utc_text(since_ms)} UTC is not before market time, {utc_text(now_ms)} UTC",
             "Ask for an earlier start; `tradewind clock show` tells market time",
         )
+    before = active_set(settings)
     source = await open_source(settings, clock)
     try:
         store = open_store(settings, source.set_id)
@@ -155,7 +156,7 @@ async def _ingest(
         await source.close()
     active = ActiveSet(set_id=source.set_id, source_kind=source.kind, source_name=source.name)
     if any(result.error is None for result in results):
-        remember(settings, active)
+        remember(settings, active, before)
     return IngestReport(
         source.name, source.kind, source.set_id, source.kind == "simulated", results
     )

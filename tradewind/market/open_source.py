@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from tradewind.clock import Clock
 from tradewind.errors import ErrorCode, TradewindError
-from tradewind.market.active import ActiveSet, active_set
+from tradewind.market.active import ActiveSet, active_set, remember
 from tradewind.market.ccxt_source import first_reachable, set_of
 from tradewind.market.folder import FolderSource
 from tradewind.market.simulated import ORIGIN_MS, SimulatedSource
@@ -37,6 +39,26 @@ async def open_source(settings: Settings, clock: Clock) -> BarSource:
     if wanted == "ccxt":
         return await first_reachable(settings, _usable(settings, active_set(settings)))
     return await _automatic(settings, clock, active_set(settings))
+
+
+def settle_source(settings: Settings, clock: Clock) -> ActiveSet:
+    """Find the source that ingestion would open, and stay with its set from now on.
+
+    Raises
+    ------
+    TradewindError
+        As `open_source`, and as `remember`.
+    """
+    before = active_set(settings)
+
+    async def look() -> ActiveSet:
+        source = await open_source(settings, clock)
+        await source.close()
+        return ActiveSet(set_id=source.set_id, source_kind=source.kind, source_name=source.name)
+
+    found = asyncio.run(look())
+    remember(settings, found, before)
+    return found
 
 
 async def _automatic(settings: Settings, clock: Clock, active: ActiveSet | None) -> BarSource:
