@@ -60,8 +60,8 @@ class Proxy:
         writer.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        words = (await reader.readuntil(b"\r\n\r\n")).split()
-        method, target = words[0].decode("latin-1"), words[1].decode("latin-1")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, target = (*head.split()[:2], "", "")[:2]  # a head may be empty
         host = target.partition(":")[0]
         if method != "CONNECT" or host not in self._hosts:
             self.refused.append(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -134,6 +135,14 @@ def test_no_other_host_is_reached(client: httpx.Client, exchange: ReplayExchange
     with httpx.Client(proxy=exchange.proxy, trust_env=False) as plain:
         assert plain.get("http://example.com/").status_code == 403
     assert "example.com" in exchange.refused_hosts
+
+
+@pytest.mark.parametrize("head", [b"", b"GET", b"CONNECT", b"CONNECT fapi.binance.com.evil:443"])
+def test_a_malformed_head_is_refused(exchange: ReplayExchange, head: bytes) -> None:
+    place = ("127.0.0.1", int(exchange.proxy.rpartition(":")[2]))
+    with socket.create_connection(place, timeout=10) as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 403")
 
 
 def test_a_rate_limit_says_when_to_come_back(
