@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tradewind.errors import TradewindError
@@ -35,6 +36,7 @@ def test_the_luckiest_of_many_is_what_simulation_finds() -> None:
     assert expected_maximum_sharpe(1.0, 1) == 0
 
 
+@examples(deadline=None)  # the first one imports SciPy
 @given(st.integers(0, 50), st.floats(0.0, 0.3))
 def test_more_trials_never_make_a_ratio_surer(seed: int, drift: float) -> None:
     daily = np.random.default_rng(seed).normal(drift, 1, 300)
@@ -72,6 +74,7 @@ def _one_by_one(daily: FloatArray, blocks: int) -> tuple[float, float]:
     return float(np.mean(below)), float(np.mean(lost))
 
 
+@examples(deadline=None)
 @given(st.integers(0, 1000))
 def test_it_is_what_the_definition_says(seed: int) -> None:
     daily = np.random.default_rng(seed).normal(0, 0.01, (48, 5))

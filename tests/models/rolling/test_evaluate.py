@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.models.rolling.conftest import Walked
 from tests.support.rolling import planted_history, rolling_settings
 from tradewind.errors import TradewindError
 from tradewind.models import metrics as m
@@ -27,25 +28,14 @@ from tradewind.settings import Settings
 FAMILIES = ("lightgbm", "transformer")
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("walked")
-
-
-@pytest.fixture(scope="module")
-def cache() -> dict[str, Evaluation]:
-    return {}
+@pytest.fixture
+def walked(walk: Walked) -> Evaluation:
+    return walk.found
 
 
 @pytest.fixture
-def walked(
-    make_settings: Callable[..., Settings], work: Path, cache: dict[str, Evaluation]
-) -> Evaluation:
-    """Both families over forty days with a signal, walked once for all tests."""
-    if "walked" not in cache:
-        settings = rolling_settings(make_settings)
-        cache["walked"] = evaluate_history(settings, planted_history(), FAMILIES, workdir=work)
-    return cache["walked"]
+def work(walk: Walked) -> Path:
+    return walk.work
 
 
 def test_everyone_is_judged_on_the_same_rows(walked: Evaluation) -> None:

@@ -32,7 +32,9 @@ def _since_ms(settings: Settings) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
-@examples(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@examples(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
+)
 @given(
     refit_days=st.integers(1, 20),
     embargo=st.integers(0, 40),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tradewind.contracts import Action, confidence
@@ -43,6 +44,7 @@ def _member(number: int, row: tuple[float, ...]) -> Member:
     )  # fmt: skip
 
 
+@examples(deadline=None)
 @given(members)
 def test_a_row_is_what_the_combiner_says(rows: list[tuple[float, ...]]) -> None:
     one = combine_members([_member(i, row) for i, row in enumerate(rows)], threshold=THRESHOLD)
@@ -54,6 +56,7 @@ def test_a_row_is_what_the_combiner_says(rows: list[tuple[float, ...]]) -> None:
     assert many.side[0] == SIDE[one.action]
 
 
+@examples(deadline=None)
 @given(members)
 def test_the_spread_is_the_combiners_or_the_only_speakers_own(
     rows: list[tuple[float, ...]],
@@ -64,6 +67,7 @@ def test_the_spread_is_the_combiners_or_the_only_speakers_own(
     assert _pooled(rows).epistemic_p[0] == pytest.approx(expected, abs=1e-12)
 
 
+@examples(deadline=None)
 @given(members, members)
 def test_a_missing_member_is_as_if_it_were_not_there(
     rows: list[tuple[float, ...]], gone: list[tuple[float, ...]]

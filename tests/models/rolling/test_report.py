@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.rolling import planted_history, rolling_settings
+from tests.models.rolling.conftest import Walked
+from tests.support.rolling import rolling_settings
 from tradewind.models.rolling.canaries import coin_flips, slices_apart
-from tradewind.models.rolling.evaluate import Evaluation, evaluate_history
+from tradewind.models.rolling.evaluate import Evaluation
 from tradewind.models.rolling.pictures import save_evaluation_pictures
 from tradewind.models.rolling.report import render
 from tradewind.models.rolling.verdict import findings
@@ -21,41 +22,17 @@ from tradewind.settings import Settings
 SECTIONS = ("verdict", "comparison", "every-row", "paired", "pictures", "luck", "leaks", "folds")
 
 
-@pytest.fixture(scope="module")
-def cache() -> dict[str, Any]:
-    return {}
+@pytest.fixture
+def found(walk: Walked) -> Evaluation:
+    return walk.found
 
 
 @pytest.fixture
-def found(
-    make_settings: Callable[..., Settings],
-    tmp_path_factory: pytest.TempPathFactory,
-    cache: dict[str, Any],
-) -> Evaluation:
-    if "found" not in cache:
-        cache["found"] = evaluate_history(
-            rolling_settings(make_settings),
-            planted_history(strength=0.2),
-            ["lightgbm", "transformer"],
-            workdir=tmp_path_factory.mktemp("report"),
-        )
-    evaluation: Evaluation = cache["found"]
-    return evaluation
-
-
-@pytest.fixture
-def pictures(
-    found: Evaluation,
-    make_settings: Callable[..., Settings],
-    tmp_path_factory: pytest.TempPathFactory,
-    cache: dict[str, Any],
-) -> dict[str, Path]:
-    if "pictures" not in cache:
-        cache["pictures"] = save_evaluation_pictures(
-            rolling_settings(make_settings), found, tmp_path_factory.mktemp("pictures")
-        )
-    drawn: dict[str, Path] = cache["pictures"]
-    return drawn
+def pictures(walk: Walked) -> dict[str, Path]:
+    if not walk.pictures:
+        drawn = save_evaluation_pictures(walk.settings, walk.found, walk.work / "pictures")
+        walk.pictures.update(drawn)
+    return walk.pictures
 
 
 def _facts(settings: Settings, **more: Any) -> dict[str, Any]:

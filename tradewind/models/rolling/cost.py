@@ -72,7 +72,8 @@ def _seconds(settings: Settings, family: str, fold: Fold, ts: IntArray) -> float
     chosen = settings.evaluation
     if forecaster_class(family).reads_wide:
         boosters = 2 * chosen.bag + 1
-        return boosters * (TREE_FIXED_S + TREE_ROUND_S * len(fold.fit) * chosen.max_rounds)
+        rows = len(fold.fit) / chosen.fit_stride
+        return boosters * (TREE_FIXED_S + TREE_ROUND_S * rows * chosen.max_rounds)
     judged = np.concatenate([fold.calib, fold.test])
     passes = int(bar_on_stride(settings, ts[judged]).sum()) * chosen.passes
     drawn = min(len(fold.fit), chosen.max_epoch_samples) * chosen.epochs

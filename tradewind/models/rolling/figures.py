@@ -13,6 +13,7 @@ from tradewind.models.base import FloatArray
 from tradewind.models.bootstrap import DayBootstrap, Interval, TimeBootstrap
 from tradewind.models.conformal import covered
 from tradewind.models.rolling.judged import Judged
+from tradewind.models.uncertainty_figures import uncertainty_figures
 from tradewind.settings import Settings
 
 CONFIDENT = 0.05
@@ -108,17 +109,14 @@ def _ranking(rows: Judged) -> dict[str, float | None]:
 def _uncertainty(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str, Any]:
     if not np.isfinite(rows.uncertainty).all():
         return dict.fromkeys(STATED)
-    error = np.abs(rows.fwd_ret - rows.mu)
-    area = drawn.risk_coverage_area(rows.uncertainty, error)
-    limit = settings.serving.epistemic_p_limit
-    return {
-        **area.named("risk_coverage_area"),
-        **drawn.mean(error).named("mean_absolute_error"),
-        "abstain_share": float((rows.epistemic_p > limit).mean()),
-        "error_by_uncertainty_decile": m.error_by_decile(rows.uncertainty, error),
-        **drawn.rank_correlation(rows.uncertainty, error).named("error_rank_correlation"),
-        **_coverage(settings, rows, drawn),
-    }
+    told = uncertainty_figures(
+        np.abs(rows.fwd_ret - rows.mu),
+        rows.uncertainty,
+        rows.epistemic_p,
+        drawn=drawn,
+        limit=settings.serving.epistemic_p_limit,
+    )
+    return {**told, **_coverage(settings, rows, drawn)}
 
 
 def _coverage(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[str, Any]:
