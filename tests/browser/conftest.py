@@ -41,7 +41,7 @@ class Site:
     variables: dict[str, str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:  # noqa: F811
     """MLflow's server, Dagster's web server and daemon, on one home."""
     chromium()  # no browser, no servers
@@ -99,14 +99,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(named).absolute() if named else tmp_path_factory.mktemp("pictures")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(site: Site, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The browser, opened once the servers are ready."""
     with browser(tmp_path_factory.mktemp("profile"), pictures) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def retrained(site: Site, page: Page) -> str:
     """A retraining with two changed fields, launched by clicks; returns the run's id."""
     journeys.open_launchpad(page, site.dagster)
@@ -123,7 +123,7 @@ def retrained(site: Site, page: Page) -> str:
     return run_id
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serving_url(
     site: Site, retrained: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

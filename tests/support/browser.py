@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 WIDTH, HEIGHT = 1400, 900
-WAIT_S = 30
+WAIT_S = 90
 COLOURS = 128
 """Palette of a saved picture: a page stays readable and far below 200 kB."""
 FLAGS = (
