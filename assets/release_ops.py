@@ -4,6 +4,7 @@
 
 import getpass
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dagster import (
@@ -20,6 +21,7 @@ from assets.keys import family_key
 from assets.metadata import figures
 from assets.platform import Platform
 from assets.steps import live
+from assets.steps.recalibrate import recalibrate_champion
 from assets.units import Unit, plan_units
 from tradewind.errors import TradewindError
 
@@ -40,6 +42,25 @@ def measure_champions(
         )
 
     return _look_at_champions(context, platform, config, live.evaluate_champion, report)
+
+
+@op(description="A new calibrator for each champion, from its answers and what came of them.")
+def recalibrate_champions(
+    context: OpExecutionContext, platform: Platform, config: UnitsConfig
+) -> dict[str, Any]:
+    """Refit every chosen champion's calibrator; what passes the gates gets its alias."""
+
+    def report(unit: Unit, found: live.Live) -> None:
+        context.log_event(
+            AssetObservation(
+                family_key(unit.family, "evaluation"),
+                partition=unit.key,
+                metadata=figures({"version": found.version, **found.figures}),
+            )
+        )
+
+    look = partial(recalibrate_champion, who=f"dagster:{context.run_id}")
+    return _look_at_champions(context, platform, config, look, report)
 
 
 @op(description="PSI of each champion's features and prediction over the last days.")

@@ -32,6 +32,7 @@ defs = Definitions(
         jobs.evaluate_champions_job,
         jobs.drift_job,
         jobs.outcomes_job,
+        jobs.recalibrate_job,
         jobs.promote_job,
         jobs.rollback_job,
     ],

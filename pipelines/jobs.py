@@ -110,6 +110,12 @@ def search() -> None:
 
 
 @graph
+def recalibrate() -> None:
+    """Recalibrate the champions."""
+    release_ops.recalibrate_champions()
+
+
+@graph
 def outcomes() -> None:
     """Fill outcomes of predictions whose horizon has passed."""
     outcome_ops.fill_outcomes()
@@ -178,6 +184,14 @@ search_job = _job(
     "trial saw. Nothing is registered; a search that was stopped goes on.",
     owner=QUANT_TEAM,
     config=_form("search_hyperparameters", SearchConfig()),
+)
+recalibrate_job = _job(
+    recalibrate,
+    description="Refit each champion's calibrator on the answers of the last days and what came "
+    "of them. Where that is clearly better it is a new version of the same forecaster, behind "
+    "the same gates as a retrained one; too few realised labels are refused.",
+    owner=QUANT_TEAM,
+    config=_form("recalibrate_champions", UnitsConfig()),
 )
 outcomes_job = _job(
     outcomes,

@@ -44,6 +44,11 @@ def evaluation_name(family: str, key: str, version: int, start_ms: int, end_ms: 
     return f"evaluate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"
 
 
+def recalibration_name(family: str, key: str, version: int, start_ms: int, end_ms: int) -> str:
+    """Return the name of a recalibration of a registered version."""
+    return f"recalibrate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"
+
+
 def history_name(since: str, end_ms: int, families: Sequence[str]) -> str:
     """Return the name of an evaluation over the history."""
     return f"evaluate history · {since}…{day(end_ms)} · {', '.join(families)}"

@@ -55,6 +55,13 @@ class CalibrationSettings(Section):
     ece_bins: int = Field(15, ge=5)
     ece_gate: Fraction = 0.05
     min_gate_rows: int = Field(6000, ge=100, description="out-of-sample rows the ECE gate needs")
+    live_days: int = Field(7, ge=1, description="days of served predictions that recalibrate")
+    live_min_labels: int = Field(
+        300, ge=100, description="realised labels of a version that its recalibration needs"
+    )
+    live_history_days: int = Field(
+        60, ge=7, description="days of served predictions that a recalibration's ECE is over"
+    )
     interval_level: float = Field(
         0.9, gt=0, lt=1, description="share of future returns that mu_low … mu_high shall hold"
     )

@@ -15,6 +15,7 @@ class ErrorCode(StrEnum):
     CORRUPT_FILE = "corrupt_file"
     UNKNOWN_SYMBOL = "unknown_symbol"
     NOT_ENOUGH_BARS = "not_enough_bars"
+    NOT_ENOUGH_LABELS = "not_enough_labels"
     STALE_FEATURES = "stale_features"
     NO_CHAMPION = "no_champion"
     NO_CHALLENGER = "no_challenger"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.steps.card import CARD_FILE, CardFacts, description, model_card, model_description
@@ -219,7 +220,9 @@ def _gates(
             _noted(gate, note) if gate.name == "champion" else gate for gate in found.gates
         )
         found = GateReport(shown)
-    for gate in _clean_process_gates(settings, task, training_set, bundle, work):
+    for gate in clean_process_gates(
+        settings, bundle, training_set, work.bundle, work.training_set, task.until_ms
+    ):
         found = found.with_gate(gate)
     return found
 
@@ -253,13 +256,15 @@ def _noted(gate: Gate, note: str) -> Gate:
     return Gate(gate.name, gate.passed, gate.value, gate.limit, note)
 
 
-def _clean_process_gates(
+def clean_process_gates(
     settings: Settings,
-    task: UnitTask,
-    training_set: TrainingSet,
     bundle: ModelBundle,
-    work: Workspace,
+    training_set: TrainingSet,
+    bundle_folder: Path,
+    training_set_folder: Path,
+    until_ms: int,
 ) -> list[Gate]:
+    """Return the gates artefact and smoke of a bundle and a training set as they are saved."""
     import numpy as np
 
     from tradewind.models.gates import Gate
@@ -267,7 +272,7 @@ def _clean_process_gates(
     rows = training_set.samples
     last = rows.subset(np.array([len(rows) - 1], dtype=np.int64))
     here = float(bundle.predict(last, n_samples=settings.serving.n_samples).p_up[0])
-    probe = probe_bundle(settings, work.bundle, work.training_set, task.until_ms)
+    probe = probe_bundle(settings, bundle_folder, training_set_folder, until_ms)
     distance = None if probe.p_up is None else abs(probe.p_up - here)
     return [
         Gate(

@@ -22,6 +22,7 @@ OF_ONE_UNIT = (
     ErrorCode.NO_CHAMPION,
     ErrorCode.MODEL_UNUSABLE,
     ErrorCode.NOT_ENOUGH_BARS,
+    ErrorCode.NOT_ENOUGH_LABELS,
     ErrorCode.NO_BARS,
     ErrorCode.CORRUPT_FILE,
 )
@@ -79,7 +80,7 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.metrics import classification_metrics
     from tradewind.models.thinning import judged_rows
 
-    champion, bundle = _champion(settings, unit)
+    champion, bundle = champion_of(settings, unit)
     label = champion.label
     samples = _recent(settings, clock, unit, days=settings.training.days_back)
     newer = samples.subset(samples.ts >= bundle.meta.data_end_ms)
@@ -104,7 +105,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
 
-    champion, bundle = _champion(settings, unit)
+    champion, bundle = champion_of(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
     since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
     recent = samples.subset(samples.ts >= since_ms)
@@ -161,7 +162,8 @@ def _log(
     )
 
 
-def _champion(settings: Settings, unit: Unit) -> tuple[RegisteredVersion, ModelBundle]:
+def champion_of(settings: Settings, unit: Unit) -> tuple[RegisteredVersion, ModelBundle]:
+    """Return a unit's champion and its files; ``no_champion`` where there is none."""
     from registry.tracking import Tracking
     from registry.versions import fetch_bundle, find_alias
     from tradewind.models.bundle import ModelBundle

@@ -1,4 +1,4 @@
-"""Commands of the models: train, search, evaluate, drift, promote, rollback."""
+"""Commands of the models: train, search, evaluate, drift, recalibrate, promote, rollback."""
 
 from __future__ import annotations
 
@@ -123,6 +123,14 @@ def drift(
 
 
 @friendly
+def recalibrate(
+    symbols: list[str] = Symbols, families: list[str] = Families, as_json: bool = JsonOption
+) -> None:
+    """Refit each champion's calibrator on its last answers; a new version if it is better."""
+    _show_champions("recalibrate", symbols, families, as_json)
+
+
+@friendly
 def promote(
     name: str = Name,
     version: int = typer.Argument(min=1, help="Version number."),
@@ -164,7 +172,10 @@ def rollback(
 
 
 def _show_champions(look: str, symbols: list[str], families: list[str], as_json: bool) -> None:
+    from functools import partial
+
     from assets.steps import live
+    from assets.steps.recalibrate import recalibrate_champion
     from assets.units import plan_units
     from tradewind.ledger.clock import open_clock
 
@@ -173,6 +184,7 @@ def _show_champions(look: str, symbols: list[str], families: list[str], as_json:
     looks: dict[str, live.Look] = {
         "evaluate": live.evaluate_champion,
         "drift": live.drift_of_champion,
+        "recalibrate": partial(recalibrate_champion, who=getpass.getuser()),
     }
     found: dict[str, Any] = {}
     errors: dict[str, TradewindError] = {}

@@ -30,6 +30,7 @@ COMMANDS = (
     "evaluate",
     "evaluate-champions",
     "drift",
+    "recalibrate",
     "promote",
     "rollback",
     "serve",

@@ -37,6 +37,7 @@ def test_jobs_and_schedules() -> None:
         "evaluate_champions",
         "drift",
         "outcomes",
+        "recalibrate",
         "promote",
         "rollback",
     }
@@ -177,6 +178,11 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
             },
         ),
         ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
+        (
+            "recalibrate",
+            "recalibrate_champions",
+            {"symbols": [], "families": ["lightgbm", "transformer"]},
+        ),
         (
             "evaluate_champions",
             "measure_champions",

@@ -14,6 +14,7 @@ do not overlap, and normal priors hold the slope near 1 and the intercept near 0
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,12 @@ class CalibrationChoice:
 
 
 def fit_calibrator(
-    p_raw: FloatArray, y: FloatArray, *, ts: IntArray, horizon: int = 1
+    p_raw: FloatArray,
+    y: FloatArray,
+    *,
+    ts: IntArray,
+    horizon: int = 1,
+    kinds: Sequence[str] = KINDS,
 ) -> CalibrationChoice:
     """Compare the kinds in time order within the slice and refit the best on all of it.
 
@@ -113,6 +119,8 @@ def fit_calibrator(
         Times, shape (n,); a fold is fitted on what came before it.
     horizon
         Bars a label looks ahead: neighbouring labels share all but one of them.
+    kinds
+        What is compared, the simplest (identity) first.
 
     Raises
     ------
@@ -137,12 +145,12 @@ def fit_calibrator(
     place = np.unique(np.asarray(ts)[order], return_inverse=True)[1]
     independent = (int(place[-1]) + 1) / len(place) / horizon
     losses = {
-        kind: _out_of_fold_losses(kind, p, labels, place, horizon, independent) for kind in KINDS
+        kind: _out_of_fold_losses(kind, p, labels, place, horizon, independent) for kind in kinds
     }
     scores = {kind: float(rows.mean()) for kind, rows in losses.items()}
     days = np.asarray(ts)[order][out_of_fold_rows(np.asarray(ts)[order])] // MS_PER_DAY
     best = "identity"
-    for kind in KINDS[1:]:
+    for kind in kinds[1:]:
         if _clearly_better(losses[kind] - losses[best], days):
             best = kind
     return CalibrationChoice(_fit(best, p, labels, independent), best, scores)

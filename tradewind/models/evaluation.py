@@ -6,7 +6,7 @@ Every figure stands beside baselines on the same rows and a block-bootstrap inte
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,35 +138,49 @@ def evaluate(
     train = samples.subset(split.train)
     test = judged_rows(settings, bundle.meta.family, samples.subset(split.test))
     forecast = bundle.predict(test, n_samples=settings.training.judge_passes)
-    baselines = baseline_predictions(train, test)
-    trading = _trade(settings, test, forecast)
+    report = judge_rows(settings, bundle, test, forecast, baseline_predictions(train, test))
+    if out_of_sample is None:
+        return report
+    trading = _trade_rows(settings, out_of_sample)
+    return replace(
+        report,
+        figures={**report.figures, **_folds(settings, out_of_sample, trading)},
+        out_of_sample=out_of_sample,
+        out_of_sample_trading=trading,
+    )
+
+
+def judge_rows(
+    settings: Settings,
+    bundle: ModelBundle,
+    rows: Samples,
+    forecast: Forecast,
+    baselines: dict[str, FloatArray],
+) -> EvaluationReport:
+    """Measure ``forecast`` on labelled ``rows`` that nothing in it was fitted on."""
+    trading = _trade(settings, rows, forecast)
+    outside = bundle.out_of_range(rows, settings.serving.ranges)
     figures: dict[str, Any] = {
-        "rows": len(test),
-        "test_start_ms": int(test.ts[0]),
-        "test_end_ms": int(test.ts[-1]),
-        **_with_intervals(settings, forecast.p_up, test.y_up, test.ts),
-        **_uncertainty(settings, forecast, test),
-        **_intervals(settings, forecast, test),
-        "out_of_range_share": float(
-            np.mean([bool(names) for names in bundle.out_of_range(test, settings.serving.ranges)])
-        ),
+        "rows": len(rows),
+        "test_start_ms": int(rows.ts[0]),
+        "test_end_ms": int(rows.ts[-1]),
+        **_with_intervals(settings, forecast.p_up, rows.y_up, rows.ts),
+        **_uncertainty(settings, forecast, rows),
+        **_intervals(settings, forecast, rows),
+        "out_of_range_share": float(np.mean([bool(names) for names in outside])),
         **trading.metrics,
-        **_against_baselines(settings, forecast.p_up, baselines, test),
-        "per_symbol": _per_symbol(settings, test, forecast, baselines),
-        "reliability": m.reliability(forecast.p_up, test.y_up, settings.calibration.ece_bins),
+        **_against_baselines(settings, forecast.p_up, baselines, rows),
+        "per_symbol": _per_symbol(settings, rows, forecast, baselines),
+        "reliability": m.reliability(forecast.p_up, rows.y_up, settings.calibration.ece_bins),
     }
-    folds_trading = None
-    if out_of_sample is not None:
-        folds_trading = _trade_rows(settings, out_of_sample)
-        figures.update(_folds(settings, out_of_sample, folds_trading))
     return EvaluationReport(
         figures=figures,
-        test=test,
+        test=rows,
         forecast=forecast,
         baselines=baselines,
         trading=trading,
-        out_of_sample=out_of_sample,
-        out_of_sample_trading=folds_trading,
+        out_of_sample=None,
+        out_of_sample_trading=None,
         importance=bundle.forecaster.importance(),
     )
 

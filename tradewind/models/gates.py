@@ -78,7 +78,7 @@ def check_gates(
     return GateReport(
         (
             _skill(settings, report),
-            _ece(settings, rows),
+            _too_few_rows(settings, 0) if rows is None else ece_gate(settings, rows.p_up, rows.y),
             _champion(settings, report, champion_p),
             _uncertainty(settings, report),
             _finite(report, rows),
@@ -109,28 +109,31 @@ def _skill(settings: Settings, report: EvaluationReport) -> Gate:
     )
 
 
-def _ece(settings: Settings, rows: OutOfSample | None) -> Gate:
-    """Calibration error on pooled walk-forward rows, beside a perfect model's."""
-    count = 0 if rows is None else len(rows.ts)
-    limit, needed = settings.calibration.ece_gate, settings.calibration.min_gate_rows
-    if rows is None or count < needed:
-        return Gate(
-            "ece",
-            False,
-            None,
-            limit,
-            f"ECE is judged on at least {needed} out-of-sample walk-forward rows, there are "
-            f"{count}: raise training.days_back",
-        )
+def ece_gate(settings: Settings, p_up: FloatArray, y: FloatArray) -> Gate:
+    """Return the verdict on out-of-sample rows (n,): their ECE, beside a perfect model's."""
+    count, limit = len(p_up), settings.calibration.ece_gate
+    if count < settings.calibration.min_gate_rows:
+        return _too_few_rows(settings, count)
     bins = settings.calibration.ece_bins
-    value = m.ece(rows.p_up, rows.y, bins)
+    value = m.ece(p_up, y, bins)
     return Gate(
         "ece",
         bool(value <= limit),
         _finite_or_none(value),
         limit,
         f"ECE {value:.4f} on {count} walk-forward rows (gate ≤ {limit}; a perfectly "
-        f"calibrated model would show {m.perfect_ece(rows.p_up, bins):.4f})",
+        f"calibrated model would show {m.perfect_ece(p_up, bins):.4f})",
+    )
+
+
+def _too_few_rows(settings: Settings, count: int) -> Gate:
+    return Gate(
+        "ece",
+        False,
+        None,
+        settings.calibration.ece_gate,
+        f"ECE is judged on at least {settings.calibration.min_gate_rows} out-of-sample "
+        f"walk-forward rows, there are {count}: raise training.days_back",
     )
 
 

@@ -6,7 +6,7 @@ the model was calibrated on, and input checks against what it was trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,16 @@ class Reference:
             low=low,
             high=high,
             conformal=conformal,
+        )
+
+    def recalibrated(self, p_up: FloatArray, *, bins: int = PSI_BINS) -> Reference:
+        """Return what remains true under another calibrator, which gave ``p_up`` (n,)."""
+        confidence = 2 * np.abs(p_up - 0.5)
+        quantiles = np.quantile(confidence, np.linspace(0, 1, CONFIDENCE_QUANTILES))
+        return replace(
+            self,
+            confidence=tuple(float(value) for value in quantiles),
+            bins={**self.bins, PREDICTION: Bins.fit(p_up, bins)},
         )
 
     def conviction(self, confidence: FloatArray) -> FloatArray:

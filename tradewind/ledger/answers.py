@@ -1,0 +1,83 @@
+"""What a registered model has said of the market, beside what came of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+from sqlalchemy import and_, or_, select
+
+from tradewind.ledger.predictions import PredictionBook
+from tradewind.ledger.schema import outcomes, predictions
+
+REALISED = {
+    "symbol": pl.String(),
+    "bar_ts": pl.Int64(),
+    "version": pl.Int64(),
+    "p_up": pl.Float64(),
+    "y_up": pl.Float64(),
+}
+
+
+def realised_answers(
+    ledger: PredictionBook, name: str, *, horizon: int, since_ms: int, until_ms: int
+) -> pl.DataFrame:
+    """Return each champion answer of a registered model whose outcome is known.
+
+    The model may have answered alone or as a member of the ensemble; a bar counts once.
+
+    Parameters
+    ----------
+    name
+        ``tradewind.{family}.{key}``; all its versions count.
+    horizon
+        Bars behind an outcome.
+    since_ms, until_ms
+        Bars that open in [since, until).
+
+    Returns
+    -------
+    pl.DataFrame
+        symbol, bar_ts, version, p_up (calibrated, as served) and y_up (0 or 1), sorted by
+        (bar_ts, symbol).
+    """
+    known = and_(
+        outcomes.c.symbol == predictions.c.symbol,
+        outcomes.c.bar_ts == predictions.c.bar_ts,
+        outcomes.c.horizon == horizon,
+    )
+    query = (
+        select(
+            predictions.c.symbol,
+            predictions.c.bar_ts,
+            predictions.c.model_version,
+            predictions.c.p_up,
+            predictions.c.body,
+            outcomes.c.y_up,
+        )
+        .join(outcomes, known)
+        .where(predictions.c.bar_ts >= since_ms, predictions.c.bar_ts < until_ms)
+        .where(predictions.c.role == "champion")
+        .where(
+            or_(
+                predictions.c.model_version.startswith(f"{name}/", autoescape=True),
+                predictions.c.body.contains(f'"{name}/', autoescape=True),
+            )
+        )
+        .order_by(predictions.c.bar_ts, predictions.c.symbol, predictions.c.id)
+    )
+    with ledger.db.read() as connection:
+        rows = [_said(row, name) for row in connection.execute(query)]
+    frame = pl.DataFrame(rows, schema=REALISED, orient="row")
+    return frame.unique(["symbol", "bar_ts"], keep="first", maintain_order=True)
+
+
+def _said(row: Any, name: str) -> tuple[str, int, int, float, float]:
+    """Return what the model itself said in an answer, be it a vote of the ensemble."""
+    label, p_up = row.model_version, row.p_up
+    if not label.startswith(f"{name}/"):
+        votes = json.loads(row.body)["votes"]
+        own = next(vote for vote in votes if vote["model_version"].startswith(f"{name}/"))
+        label, p_up = own["model_version"], own["p_up"]
+    return row.symbol, row.bar_ts, int(label.rpartition("/")[2]), p_up, float(row.y_up)
