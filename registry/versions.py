@@ -35,6 +35,7 @@ META_TAGS = (
     "train_start_ms",
     "train_end_ms",
     "data_end_ms",
+    "calibrated_end_ms",
     "seed",
     "skill",
     GATES_TAG,

@@ -60,7 +60,7 @@ class CalibrationSettings(Section):
         300, ge=100, description="realised labels of a version that its recalibration needs"
     )
     live_history_days: int = Field(
-        60, ge=7, description="days of served predictions that a recalibration's ECE is over"
+        90, ge=7, description="days of served predictions that a recalibration's ECE is over"
     )
     interval_level: float = Field(
         0.9, gt=0, lt=1, description="share of future returns that mu_low … mu_high shall hold"

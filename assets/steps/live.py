@@ -36,6 +36,7 @@ class Live:
     version: str
     rows: int
     figures: dict[str, Any]
+    gates: tuple[dict[str, Any], ...] = ()
 
 
 Look = Callable[[Settings, Clock, Unit], Live]
@@ -74,6 +75,8 @@ def worst_of(errors: Sequence[TradewindError], units: int) -> TradewindError | N
 def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     """Return the champion's metrics on labelled bars after its data window.
 
+    After a live recalibration they begin where the labels of that end.
+
     Fewer than 200 such rows give no metrics, only their number: a figure from a handful
     of overlapping labels would mislead.
     """
@@ -83,7 +86,7 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     champion, bundle = champion_of(settings, unit)
     label = champion.label
     samples = _recent(settings, clock, unit, days=settings.training.days_back)
-    newer = samples.subset(samples.ts >= bundle.meta.data_end_ms)
+    newer = samples.subset(samples.ts >= bundle.meta.seen_until_ms)
     fresh = judged_rows(settings, unit.family, newer)
     if len(fresh) < MIN_ROWS:
         return Live(label, len(fresh), {"rows": len(fresh), "rows_needed": MIN_ROWS})

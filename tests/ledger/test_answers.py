@@ -33,9 +33,26 @@ def _log(ledger: Ledger, bar: int, *, role: str = "champion", **changes: object)
     ledger.record_predictions([record])
 
 
-def _found(ledger: Ledger) -> list[tuple[object, ...]]:
-    frame = realised_answers(ledger, NAME, horizon=16, since_ms=START_MS, until_ms=END)
+def _found(ledger: Ledger, now_ms: int = END) -> list[tuple[object, ...]]:
+    frame = realised_answers(
+        ledger, NAME, horizon=16, timeframe_ms=STEP, since_ms=START_MS, now_ms=now_ms
+    )
     return frame.rows()
+
+
+def _outcomes(ledger: Ledger, *known: tuple[int, int, int]) -> None:
+    ledger.record_outcomes(
+        [
+            Outcome(
+                symbol="BTCUSDT",
+                bar_ts=START_MS + bar * STEP,
+                horizon=horizon,
+                fwd_ret=0.01 * sign,
+                y_up=sign > 0,
+            )
+            for bar, horizon, sign in known
+        ]
+    )
 
 
 def test_own_answers_and_votes_count_once_a_bar(ledger: Ledger) -> None:
@@ -47,20 +64,31 @@ def test_own_answers_and_votes_count_once_a_bar(ledger: Ledger) -> None:
     _log(ledger, 3, model_type="xgboost", model_version=f"{NAME}/4", p_up=0.4, role="shadow")
     _log(ledger, 4, model_type="lightgbm", model_version="tradewind.lightgbm.POOLED/9")
     _log(ledger, 5, model_type="xgboost", model_version=f"{NAME}X/1")
-    ledger.record_outcomes(
-        [
-            Outcome(symbol="BTCUSDT", bar_ts=START_MS + bar * STEP, horizon=horizon,
-                    fwd_ret=0.01 * sign, y_up=sign > 0)
-            for bar, horizon, sign in (
-                *((0, 16, 1), (0, 4, -1), (1, 16, -1), (3, 16, 1), (4, 16, 1), (5, 16, 1)),
-            )
-        ]
-    )  # fmt: skip
+    _outcomes(
+        ledger, (0, 16, 1), (0, 4, -1), (1, 16, -1), (3, 16, 1), (4, 16, 1), (5, 16, 1)
+    )
     # Bar 2 has no outcome yet, 3 was the shadow's, 4 and 5 another model's.
     assert _found(ledger) == [
         ("BTCUSDT", START_MS, 2, 0.55, 1.0),
         ("BTCUSDT", START_MS + STEP, 3, 0.44, 0.0),
     ]
+
+
+def test_an_outcome_counts_from_the_close_of_its_last_bar(ledger: Ledger) -> None:
+    # The ledger knows both outcomes: the clock of a replay was set back.
+    for bar in (0, 1):
+        _log(ledger, bar, model_type="xgboost", model_version=f"{NAME}/1")
+    _outcomes(ledger, (0, 16, 1), (1, 16, 1))
+    assert len(_found(ledger, START_MS + 17 * STEP - 1)) == 0
+    assert [row[1] for row in _found(ledger, START_MS + 17 * STEP)] == [START_MS]
+    assert len(_found(ledger, START_MS + 18 * STEP)) == 2
+
+
+def test_each_version_that_spoke_of_a_bar_counts(ledger: Ledger) -> None:
+    for version, p_up in ((1, 0.6), (2, 0.55), (2, 0.54)):
+        _log(ledger, 0, model_type="xgboost", model_version=f"{NAME}/{version}", p_up=p_up)
+    _outcomes(ledger, (0, 16, 1))
+    assert [row[2:4] for row in _found(ledger)] == [(1, 0.6), (2, 0.55)]
 
 
 def test_nothing_said_gives_an_empty_table(ledger: Ledger) -> None:

@@ -21,11 +21,18 @@ REALISED = {
 
 
 def realised_answers(
-    ledger: PredictionBook, name: str, *, horizon: int, since_ms: int, until_ms: int
+    ledger: PredictionBook,
+    name: str,
+    *,
+    horizon: int,
+    timeframe_ms: int,
+    since_ms: int,
+    now_ms: int,
 ) -> pl.DataFrame:
-    """Return each champion answer of a registered model whose outcome is known.
+    """Return each champion answer of a registered model whose outcome is known by now.
 
-    The model may have answered alone or as a member of the ensemble; a bar counts once.
+    The model may have answered alone or as a member of the ensemble; a bar counts once for
+    each version that spoke of it.
 
     Parameters
     ----------
@@ -33,14 +40,17 @@ def realised_answers(
         ``tradewind.{family}.{key}``; all its versions count.
     horizon
         Bars behind an outcome.
-    since_ms, until_ms
-        Bars that open in [since, until).
+    since_ms
+        The first bar's open.
+    now_ms
+        An outcome counts once its last bar has closed by then: ``bar_ts`` + (``horizon`` + 1)
+        bars ≤ ``now_ms``. What the ledger knows beyond (a replay set back) is not looked at.
 
     Returns
     -------
     pl.DataFrame
         symbol, bar_ts, version, p_up (calibrated, as served) and y_up (0 or 1), sorted by
-        (bar_ts, symbol).
+        (bar_ts, symbol) and then by the order of speaking.
     """
     known = and_(
         outcomes.c.symbol == predictions.c.symbol,
@@ -57,7 +67,8 @@ def realised_answers(
             outcomes.c.y_up,
         )
         .join(outcomes, known)
-        .where(predictions.c.bar_ts >= since_ms, predictions.c.bar_ts < until_ms)
+        .where(predictions.c.bar_ts >= since_ms)
+        .where(predictions.c.bar_ts <= now_ms - (horizon + 1) * timeframe_ms)
         .where(predictions.c.role == "champion")
         .where(
             or_(
@@ -70,7 +81,7 @@ def realised_answers(
     with ledger.db.read() as connection:
         rows = [_said(row, name) for row in connection.execute(query)]
     frame = pl.DataFrame(rows, schema=REALISED, orient="row")
-    return frame.unique(["symbol", "bar_ts"], keep="first", maintain_order=True)
+    return frame.unique(["symbol", "bar_ts", "version"], keep="first", maintain_order=True)
 
 
 def _said(row: Any, name: str) -> tuple[str, int, int, float, float]:

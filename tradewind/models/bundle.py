@@ -39,7 +39,8 @@ class BundleMeta(BaseModel):
     """Where a model comes from, what it reads and how good it was.
 
     ``skill`` is the log-loss gain over the base rate on the calibration slice, floored at
-    0; ``gates`` is ``passed`` or ``failed``. Times are UTC epoch milliseconds.
+    0; ``gates`` is ``passed`` or ``failed``. ``calibrated_end_ms`` is where the labels of a live
+    recalibration end, None without one. Times are UTC epoch milliseconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,6 +57,7 @@ class BundleMeta(BaseModel):
     train_start_ms: int
     train_end_ms: int
     data_end_ms: int
+    calibrated_end_ms: int | None = None
     seed: int
     epochs: int = Field(ge=1)
     created_ms: int
@@ -71,6 +73,11 @@ class BundleMeta(BaseModel):
             f"{self.family}.{self.key}.{self.feature_version}.{self.data_fingerprint}"
             f".{self.train_end_ms}.{self.seed}.{self.epochs}"
         )
+
+    @property
+    def seen_until_ms(self) -> int:
+        """Return from where on bars are new to all of it, the calibrator included."""
+        return max(self.data_end_ms, self.calibrated_end_ms or 0)
 
 
 @dataclass(frozen=True)
@@ -146,11 +153,18 @@ class ModelBundle:
                 "Retrain it on the present feature definitions",
             )
 
-    def save(self, folder: Path) -> None:
-        """Write the bundle to ``folder``, replacing what is there; complete or not at all."""
+    def save(self, folder: Path, *, forecaster_of: Path | None = None) -> None:
+        """Write the bundle to ``folder``, replacing what is there; complete or not at all.
+
+        ``forecaster_of`` is a saved bundle of the same forecaster, whose files are copied as
+        they are.
+        """
         staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
         try:
-            self.forecaster.save(staging / FORECASTER_FOLDER)
+            if forecaster_of is None:
+                self.forecaster.save(staging / FORECASTER_FOLDER)
+            else:
+                shutil.copytree(forecaster_of / FORECASTER_FOLDER, staging / FORECASTER_FOLDER)
             write_json(staging / CALIBRATOR_FILE, self.calibrator.to_json())
             write_json(staging / REFERENCE_FILE, self.reference.to_json())
             write_json(staging / META_FILE, self.meta.model_dump(mode="json"))

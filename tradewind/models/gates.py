@@ -21,6 +21,7 @@ from tradewind.settings import Settings
 GATE_NAMES = ("skill", "ece", "champion", "uncertainty", "finite", "artefact", "smoke")
 """All release gates; the last two are the caller's, who adds them `GateReport.with_gate`."""
 
+WALK_FORWARD_ROWS = "walk-forward rows"
 FORECAST_ARRAYS = ("p_up", "mu", "uncertainty", "epistemic_p", "confidence", "conviction")
 
 
@@ -78,7 +79,7 @@ def check_gates(
     return GateReport(
         (
             _skill(settings, report),
-            _too_few_rows(settings, 0) if rows is None else ece_gate(settings, rows.p_up, rows.y),
+            _no_ece(settings) if rows is None else ece_gate(settings, rows.p_up, rows.y),
             _champion(settings, report, champion_p),
             _uncertainty(settings, report),
             _finite(report, rows),
@@ -109,11 +110,23 @@ def _skill(settings: Settings, report: EvaluationReport) -> Gate:
     )
 
 
-def ece_gate(settings: Settings, p_up: FloatArray, y: FloatArray) -> Gate:
-    """Return the verdict on out-of-sample rows (n,): their ECE, beside a perfect model's."""
+def ece_gate(
+    settings: Settings,
+    p_up: FloatArray,
+    y: FloatArray,
+    *,
+    rows: str = WALK_FORWARD_ROWS,
+    remedy: str = "raise training.days_back",
+) -> Gate:
+    """Return the verdict on out-of-sample rows (n,): their ECE, beside a perfect model's.
+
+    ``rows`` says what they are, and ``remedy`` what gives more of them.
+    """
     count, limit = len(p_up), settings.calibration.ece_gate
-    if count < settings.calibration.min_gate_rows:
-        return _too_few_rows(settings, count)
+    needed = settings.calibration.min_gate_rows
+    if count < needed:
+        text = f"ECE is judged on at least {needed} out-of-sample {rows}, there are {count}"
+        return Gate("ece", False, None, limit, f"{text}: {remedy}")
     bins = settings.calibration.ece_bins
     value = m.ece(p_up, y, bins)
     return Gate(
@@ -121,20 +134,13 @@ def ece_gate(settings: Settings, p_up: FloatArray, y: FloatArray) -> Gate:
         bool(value <= limit),
         _finite_or_none(value),
         limit,
-        f"ECE {value:.4f} on {count} walk-forward rows (gate ≤ {limit}; a perfectly "
+        f"ECE {value:.4f} on {count} {rows} (gate ≤ {limit}; a perfectly "
         f"calibrated model would show {m.perfect_ece(p_up, bins):.4f})",
     )
 
 
-def _too_few_rows(settings: Settings, count: int) -> Gate:
-    return Gate(
-        "ece",
-        False,
-        None,
-        settings.calibration.ece_gate,
-        f"ECE is judged on at least {settings.calibration.min_gate_rows} out-of-sample "
-        f"walk-forward rows, there are {count}: raise training.days_back",
-    )
+def _no_ece(settings: Settings) -> Gate:
+    return ece_gate(settings, np.empty(0), np.empty(0))
 
 
 def _champion(settings: Settings, report: EvaluationReport, champion_p: FloatArray | None) -> Gate:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tradewind.models.base import BoolArray, Float32Array, FloatArray
+from tradewind.models.calibration import Calibrator
 from tradewind.models.conformal import Conformal
 
 CONFIDENCE_QUANTILES = 201
@@ -101,14 +102,22 @@ class Reference:
             conformal=conformal,
         )
 
-    def recalibrated(self, p_up: FloatArray, *, bins: int = PSI_BINS) -> Reference:
-        """Return what remains true under another calibrator, which gave ``p_up`` (n,)."""
+    def recalibrated(self, update: Calibrator, p_up: FloatArray) -> Reference:
+        """Return what remains true once ``update`` follows the calibrator.
+
+        Confidence is ranked among that of ``p_up`` (n,), the updated rows. The bins of the
+        prediction move with the map and keep their shares: drift is still measured against
+        the same slice, and an update silences no alarm.
+        """
         confidence = 2 * np.abs(p_up - 0.5)
         quantiles = np.quantile(confidence, np.linspace(0, 1, CONFIDENCE_QUANTILES))
+        before = self.bins[PREDICTION]
+        edges = update.apply(np.asarray(before.edges))
+        moved = Bins(tuple(float(edge) for edge in edges), before.shares)
         return replace(
             self,
             confidence=tuple(float(value) for value in quantiles),
-            bins={**self.bins, PREDICTION: Bins.fit(p_up, bins)},
+            bins={**self.bins, PREDICTION: moved},
         )
 
     def conviction(self, confidence: FloatArray) -> FloatArray:
