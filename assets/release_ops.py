@@ -18,7 +18,7 @@ from dagster import (
 from assets.checks import report_check
 from assets.config import PromoteConfig, RollbackConfig, UnitsConfig, names
 from assets.keys import family_key
-from assets.metadata import figures
+from assets.metadata import figures, verdicts
 from assets.platform import Platform
 from assets.steps import live
 from assets.steps.recalibrate import recalibrate_champion
@@ -55,9 +55,15 @@ def recalibrate_champions(
             AssetObservation(
                 family_key(unit.family, "evaluation"),
                 partition=unit.key,
-                metadata=figures({"version": found.version, **found.figures}),
+                metadata={
+                    **figures({"version": found.version, **found.figures}),
+                    **({"verdicts": verdicts(found.gates)["gates"]} if found.gates else {}),
+                },
             )
         )
+        for gate in found.gates:
+            if not gate["passed"]:
+                context.log.warning("%s: %s", unit.name, gate["text"])
 
     look = partial(recalibrate_champion, who=f"dagster:{context.run_id}")
     return _look_at_champions(context, platform, config, look, report)

@@ -41,6 +41,7 @@ defs = Definitions(
         schedules.store_upkeep_weekly,
         schedules.outcomes_hourly,
         schedules.drift_daily,
+        schedules.recalibrate_weekly,
         schedules.retrain_weekly,
     ],
     sensors=[sensors.retrain_when_needed],

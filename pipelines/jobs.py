@@ -1,4 +1,4 @@
-"""Jobs: ingest, upkeep, retrain, search, evaluate (history or champions), drift, outcomes, aliases.
+"""Jobs: data, retrain, search, evaluate, drift, outcomes, recalibrate, and those of aliases.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """

@@ -1,4 +1,4 @@
-"""Hard cadences: bars at every close, drift every day, upkeep and a retraining every week."""
+"""Hard cadences: bars at every close, drift daily; upkeep, calibration, a retraining weekly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, sched
 from dagster import ScheduleEvaluationContext as Context
 
 from assets.partitions import symbols_partition
-from pipelines.jobs import drift_job, ingest_job, outcomes_job, retrain_job, store_upkeep_job
+from pipelines.jobs import (
+    drift_job,
+    ingest_job,
+    outcomes_job,
+    recalibrate_job,
+    retrain_job,
+    store_upkeep_job,
+)
 from tradewind.settings import load_settings
 
 AT_CLOSES = {
@@ -46,6 +53,16 @@ drift_daily = ScheduleDefinition(
     default_status=DefaultScheduleStatus.STOPPED,
     description="Measure every champion's drift at 00:30 UTC; the sensor retrain_when_needed "
     "asks for a retraining on its alarm.",
+)
+
+recalibrate_weekly = ScheduleDefinition(
+    name="recalibrate_weekly",
+    job=recalibrate_job,
+    cron_schedule="45 0 * * 3",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Refit the champions' calibrators on Wednesday at 00:45 UTC, half-way between two "
+    "weekly retrainings: a new champion has three days of answers by then.",
 )
 
 outcomes_hourly = ScheduleDefinition(

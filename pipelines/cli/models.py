@@ -187,23 +187,32 @@ def _show_champions(look: str, symbols: list[str], families: list[str], as_json:
         "recalibrate": partial(recalibrate_champion, who=getpass.getuser()),
     }
     found: dict[str, Any] = {}
+    reasons: dict[str, list[str]] = {}
     errors: dict[str, TradewindError] = {}
     for unit, seen in live.look_at(settings, open_clock(settings), units, looks[look]):
         if isinstance(seen, TradewindError):
             errors[unit.name] = seen
         else:
             found[unit.name] = {"version": seen.version, **seen.figures}
+            reasons[unit.name] = [gate["text"] for gate in seen.gates if not gate["passed"]]
     worst = live.worst_of(list(errors.values()), len(units))
     if not found and worst is not None:
         raise worst
+    told = {
+        name: figures | ({"gate_reasons": reasons[name]} if reasons[name] else {})
+        for name, figures in found.items()
+    }
     said = {name: error.body() for name, error in errors.items()}
-    emit({**found, **said}, as_json, lambda: _print_champions(look, found, errors))
+    emit({**told, **said}, as_json, lambda: _print_champions(look, found, reasons, errors))
     if worst is not None:
         raise typer.Exit(1)
 
 
 def _print_champions(
-    look: str, found: dict[str, dict[str, Any]], errors: dict[str, TradewindError]
+    look: str,
+    found: dict[str, dict[str, Any]],
+    reasons: dict[str, list[str]],
+    errors: dict[str, TradewindError],
 ) -> None:
     names = list(dict.fromkeys(key for figures in found.values() for key in figures))
     table(
@@ -211,6 +220,9 @@ def _print_champions(
         ["figure", *found],
         [[name, *(_short(figures.get(name)) for figures in found.values())] for name in names],
     )
+    for name, texts in reasons.items():
+        for text in texts:
+            say(f"{name}: {text}")
     for name, error in errors.items():
         say(f"{name}: {error}")
 

@@ -47,6 +47,7 @@ def test_jobs_and_schedules() -> None:
         "store_upkeep_weekly",
         "outcomes_hourly",
         "drift_daily",
+        "recalibrate_weekly",
         "retrain_weekly",
     }
     weekly: Any = schedules["retrain_weekly"]
