@@ -19,7 +19,7 @@ from assets.steps.live_evidence import (
     live_answers,
     with_rolled,
 )
-from assets.steps.record import NOTE_TAG, STAGE_TAG, log_changed, verdict_tags, version_link
+from assets.steps.record import STAGE_TAG, log_changed, verdict_tags, version_link
 from assets.units import Unit, unit_symbols
 from tradewind.clock import Clock
 from tradewind.files import write_json
@@ -259,6 +259,7 @@ def _registered(
     from registry.links import run_url
     from registry.names import recalibration_name, span_text
     from registry.pyfunc_io import example_of
+    from registry.tracking import NOTE_TAG
     from registry.versions import register_bundle
 
     champion, bundle, evidence = candidate.champion, candidate.bundle, candidate.evidence

@@ -64,9 +64,7 @@ def test_own_answers_and_votes_count_once_a_bar(ledger: Ledger) -> None:
     _log(ledger, 3, model_type="xgboost", model_version=f"{NAME}/4", p_up=0.4, role="shadow")
     _log(ledger, 4, model_type="lightgbm", model_version="tradewind.lightgbm.POOLED/9")
     _log(ledger, 5, model_type="xgboost", model_version=f"{NAME}X/1")
-    _outcomes(
-        ledger, (0, 16, 1), (0, 4, -1), (1, 16, -1), (3, 16, 1), (4, 16, 1), (5, 16, 1)
-    )
+    _outcomes(ledger, (0, 16, 1), (0, 4, -1), (1, 16, -1), (3, 16, 1), (4, 16, 1), (5, 16, 1))
     # Bar 2 has no outcome yet, 3 was the shadow's, 4 and 5 another model's.
     assert _found(ledger) == [
         ("BTCUSDT", START_MS, 2, 0.55, 1.0),

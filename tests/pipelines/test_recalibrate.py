@@ -1,44 +1,179 @@
-"""The job `recalibrate` on a tiny world whose ledger holds a week of answers."""
+"""The job `recalibrate` on a small market that can be foretold, with a champion's real answers."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterEventType, DagsterInstance
 
+import registry
+from registry.aliases import promote, rollback
 from registry.tracking import Tracking
-from registry.versions import fetch_bundle, get_version, list_versions
+from registry.versions import (
+    RegisteredVersion,
+    fetch_bundle,
+    find_alias,
+    get_version,
+    list_versions,
+)
 from tests.pipelines.test_jobs import NAME, VARIABLES, _failure, _run
 from tests.support import serving
+from tests.support.synthetic import START_MS
 from tests.support.trading_day import prediction
 from tradewind.ledger import PredictionRecord, open_ledger
 from tradewind.ledger.clock import set_replay_clock
-from tradewind.models.bundle import ModelBundle
-from tradewind.settings import MS_PER_DAY, load_settings
+from tradewind.market.active import store_for
+from tradewind.models import metrics as m
+from tradewind.models.base import FloatArray, Samples
+from tradewind.models.bundle import BUNDLE_FILE, ModelBundle
+from tradewind.models.calibration import Calibrator, fit_calibrator
+from tradewind.models.dataset import TrainingSet, build_training_set
+from tradewind.models.live_calibration import updated
+from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
 pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(registry.__file__).resolve().parent.parent
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+STEP = 900_000
+TRAINED, NOW, LAST = (START_MS + bar * STEP for bar in (1000, 2000, 2500))
+SIZES = {
+    **VARIABLES,
+    "TRADEWIND_TRAINING": json.dumps(
+        {"days_back": 20, "judge_passes": 2, "horizon": 1, "bag": 2, "bootstrap_samples": 200}
+    ),
+    "TRADEWIND_BOOSTED": '{"max_rounds": 40, "early_stopping_rounds": 10}',
+    # Days, not months: as many rows as these answers are.
+    "TRADEWIND_CALIBRATION": '{"min_gate_rows": 1500}',
+    "OMP_NUM_THREADS": "1",
+}
+CRASHER = """
+import os, signal
+from registry import aliases
+
+aliases.promote_candidate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+
+from assets.steps.recalibrate import recalibrate_champion
+from assets.units import Unit
+from tradewind.ledger.clock import open_clock
+from tradewind.settings import load_settings
+
+settings = load_settings()
+recalibrate_champion(settings, open_clock(settings), Unit("lightgbm", "POOLED"))
+"""
+
+
+def _bars(seed: int, price: float) -> pl.DataFrame:
+    """Return bars whose returns follow one another, calm and wild by turns."""
+    rng = np.random.default_rng(seed)
+    count = (LAST - START_MS) // STEP
+    spread = 0.002 * np.exp(np.sin(np.arange(count) / 60 + seed))
+    shocks = rng.normal(0, 1, count) * spread
+    returns = np.zeros(count)
+    for bar in range(1, count):
+        returns[bar] = 0.5 * returns[bar - 1] + shocks[bar]
+    close = price * np.exp(np.cumsum(returns))
+    open_ = np.concatenate([[price], close[:-1]])
+    wick = np.abs(rng.normal(0, 0.3, count)) * spread * close
+    return pl.DataFrame(
+        {
+            "ts": START_MS + np.arange(count, dtype=np.int64) * STEP,
+            "open": open_,
+            "high": np.maximum(open_, close) + wick,
+            "low": np.minimum(open_, close) - wick,
+            "close": close,
+            "volume": rng.lognormal(3, 1, count),
+        }
+    )
+
+
+def _known(settings: Settings, now_ms: int) -> TrainingSet:
+    return build_training_set(settings, store_for(settings), now_ms, symbols=SYMBOLS)
+
+
+def _rows(settings: Settings, start_ms: int, end_ms: int) -> Samples:
+    """Return the labelled rows of bars in [start, end), as they are known in the end."""
+    samples = _known(settings, LAST).samples
+    return samples.subset((samples.ts >= start_ms) & (samples.ts < end_ms))
+
+
+@dataclasses.dataclass
+class Live:
+    """A home with bars, a forecaster that is worth something, and its own calibrator."""
+
+    world: serving.World
+    bundle: ModelBundle
+
+    def champion(self, calibrator: Calibrator) -> None:
+        """Register the forecaster with a calibrator, and let it answer until now."""
+        champion = dataclasses.replace(self.bundle, calibrator=calibrator)
+        self.world.point(self.world.register(champion))
+        with open_ledger(self.world.settings) as ledger:
+            ledger.record_predictions(_answers(champion, self.rows(TRAINED, NOW)))
+
+    def rows(self, start_ms: int, end_ms: int) -> Samples:
+        """Return labelled rows of the market."""
+        return _rows(self.world.settings, start_ms, end_ms)
+
+    def version(self, number: int) -> ModelBundle:
+        """Return the files of a registered version."""
+        return ModelBundle.load(self.folder(number))
+
+    def folder(self, number: int) -> Path:
+        """Return where the files of a registered version are."""
+        cache = self.world.settings.home / "models"
+        return fetch_bundle(self.world.tracking, NAME, version=number, cache_dir=cache)
+
+
+def _answers(bundle: ModelBundle, rows: Samples) -> list[PredictionRecord]:
+    said = bundle.predict(rows, n_samples=2).p_up
+    return [
+        PredictionRecord(
+            prediction(rows.symbols[code], int(ts), float(p)).model_copy(
+                update={"model_type": "lightgbm", "model_version": f"{NAME}/1"}
+            ),
+            "champion",
+            1.0,
+            f"{code} {ts}",
+        )
+        for code, ts, p in zip(rows.symbol, rows.ts, said, strict=True)
+    ]
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> serving.World:
-    """A home with bars and one registered champion."""
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Live:
+    """Bars of 26 days; the forecaster was made on the first ten, and it is the 21st now."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.delenv("TRADEWIND_DATA", raising=False)
-    for name, value in {**VARIABLES, "TRADEWIND_HOME": str(tmp_path / "home")}.items():
+    for name, value in {**SIZES, "TRADEWIND_HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    serving.store_bars(settings)
+    store = store_for(settings)
+    for seed, symbol in enumerate((*SYMBOLS, "SOLUSDT")):
+        store.write_bars(symbol, "15m", _bars(seed, 100.0 * (seed + 1)))
     with open_ledger(settings) as ledger:
-        set_replay_clock(ledger, serving.NOW_MS)
-    world = serving.World(settings, Tracking(settings), tmp_path / "scratch")
-    data = serving.training_set(settings)
-    world.point(world.register(serving.fit_bundle(settings, data, "lightgbm", "POOLED", seed=1)))
-    return world
+        set_replay_clock(ledger, NOW)
+    data = _known(settings, TRAINED)
+    bundle = serving.fit_bundle(settings, data, "lightgbm", "POOLED", seed=1)
+    half = data.samples.subset(data.samples.ts >= np.median(data.samples.ts))
+    p_raw = bundle.predict(half, n_samples=2).p_up
+    choice = fit_calibrator(p_raw, half.y_up, ts=half.ts)
+    made = dataclasses.replace(
+        bundle,
+        meta=bundle.meta.model_copy(update={"data_end_ms": TRAINED, "created_ms": TRAINED}),
+        calibrator=choice.calibrator,
+    )
+    return Live(serving.World(settings, Tracking(settings), tmp_path / "scratch"), made)
 
 
 @pytest.fixture
@@ -48,73 +183,123 @@ def instance() -> Iterator[DagsterInstance]:
         yield held
 
 
-def _answer(world: serving.World, *, days: int, overconfident: bool) -> None:
-    """Log answers to every bar of the last days: a third too many are wrong at 0.9, or none."""
-    samples = serving.training_set(world.settings).samples
-    rng = np.random.default_rng(0)
-    records = []
-    for row in np.flatnonzero(samples.ts >= serving.NOW_MS - days * MS_PER_DAY):
-        symbol, ts = samples.symbols[samples.symbol[row]], int(samples.ts[row])
-        right = rng.random() < 0.6
-        side = samples.y_up[row] if right else 1 - samples.y_up[row]
-        distance = 0.4 if overconfident else 0.1
-        said = prediction(symbol, ts, 0.5 + distance * (2 * side - 1)).model_copy(
-            update={"model_type": "lightgbm", "model_version": f"{NAME}/1"}
-        )
-        records.append(PredictionRecord(said, "champion", 1.0, f"{symbol} {ts}"))
-    with open_ledger(world.settings) as ledger:
-        ledger.record_predictions(records)
-
-
 def _recalibrate(instance: DagsterInstance) -> Any:
     return _run(instance, "recalibrate", "recalibrate_champions", {"families": ["lightgbm"]})
 
 
-def test_overconfident_answers_give_a_new_version_behind_the_same_gates(
-    world: serving.World, instance: DagsterInstance
+def _doubled(calibrator: Calibrator) -> Calibrator:
+    """Return the map whose logits are twice those of ``calibrator``."""
+    return updated(calibrator, Calibrator("temperature", (2.0,)))
+
+
+def _losses(bundle: ModelBundle, rows: Samples) -> tuple[float, float]:
+    p: FloatArray = bundle.predict(rows, n_samples=2).p_up
+    return m.log_loss(p, rows.y_up), m.ece(p, rows.y_up, 15)
+
+
+def _alias(live: Live, alias: str) -> RegisteredVersion | None:
+    return find_alias(live.world.tracking, NAME, alias)
+
+
+def test_doubled_logits_are_taken_back_in_a_version_of_the_same_forecaster(
+    live: Live, instance: DagsterInstance
 ) -> None:
-    _answer(world, days=7, overconfident=True)
-    done = _recalibrate(instance)
-    assert done.success
-    found = done.output_for_node("recalibrate_champions")[NAME]
+    live.champion(_doubled(live.bundle.calibrator))
+    tracking = live.world.tracking
+
+    # Killed once the version stands and before it has its alias: the champion serves on.
+    done = subprocess.run([sys.executable, "-c", CRASHER], cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [(v.version, v.aliases) for v in list_versions(tracking, NAME)] == [
+        (2, ()),
+        (1, ("champion",)),
+    ]
+
+    run = _recalibrate(instance)
+    assert run.success
+    found = run.output_for_node("recalibrate_champions")[NAME]
     assert (found["outcome"], found["new_version"]) == ("registered", f"{NAME}/2")
-    assert found["labels"] > 1000
-    assert found["log_loss_minus_champion"] < -0.1
-    version = get_version(world.tracking, NAME, version=2)
-    # A week of one model's answers is no evidence for the gate that 6,000 rows are needed for.
-    assert version.gates == "failed"
-    assert "ece" in found["gates_failed"].split()
-    assert {"champion", "finite", "artefact", "smoke"}.isdisjoint(found["gates_failed"].split())
-    assert (version.aliases, found["alias"]) == ((), "none")
-    assert version.tags["recalibrated_from"] == f"{NAME}/1"
-
-    cache = world.settings.home / "models"
-    old, new = (
-        ModelBundle.load(fetch_bundle(world.tracking, NAME, version=number, cache_dir=cache))
-        for number in (1, 2)
+    assert (found["gates"], found["gates_failed"], found["alias"]) == (
+        *("passed", "none", "challenger"),
     )
-    rows = serving.training_set(world.settings).samples.subset(np.arange(50))
-    before, after = old.predict(rows, n_samples=2), new.predict(rows, n_samples=2)
-    np.testing.assert_array_equal(before.mu, after.mu)
-    assert np.abs(after.p_up - 0.5).mean() < 0.7 * np.abs(before.p_up - 0.5).mean()
-    assert new.reference.low == old.reference.low
+    assert found["labels"] == 2 * (7 * 96 - 2)  # the last two bars' outcomes are not known yet
+    assert found["log_loss_minus_champion"] < -0.01
+    assert min(found["log_loss_temperature"], found["log_loss_platt"]) < found["log_loss_identity"]
+    (event,) = [
+        event for event in run.all_events if event.event_type is DagsterEventType.ASSET_OBSERVATION
+    ]
+    shown = event.asset_observation_data.asset_observation.metadata
+    assert shown["version"].value == f"{NAME}/1"
+    assert [record.data["gate"] for record in shown["verdicts"].records] == [
+        *("skill", "ece", "champion", "uncertainty", "finite", "artefact", "smoke"),
+    ]
 
-    # Again, at the same market time: the same version, and nothing more.
-    assert _recalibrate(instance).output_for_node("recalibrate_champions")[NAME] == found
-    assert len(list_versions(world.tracking, NAME)) == 2
+    # Again at the same market time: the same version, and nothing more.
+    again = _recalibrate(instance).output_for_node("recalibrate_champions")[NAME]
+    assert again == found
+    assert len(list_versions(tracking, NAME)) == 2
+    runs = tracking.search("tags.kind = 'recalibration'")
+    assert [(r.info.status, r.data.tags["alias"]) for r in runs] == [("FINISHED", "challenger")]
+
+    version = get_version(tracking, NAME, version=2)
+    assert version.tags["recalibrated_from"] == f"{NAME}/1"
+    old, new = live.version(1), live.version(2)
+    digests = [
+        {
+            name: digest
+            for name, digest in json.loads((live.folder(n) / BUNDLE_FILE).read_text())[
+                "files"
+            ].items()
+            if name.startswith("forecaster/")
+        }
+        for n in (1, 2)
+    ]
+    assert digests[0] == digests[1] != {}
+    assert new.meta.created_ms == old.meta.created_ms
+    assert new.meta.data_end_ms == old.meta.data_end_ms
+    assert new.meta.seen_until_ms == NOW
+
+    after = live.rows(NOW, LAST)
+    assert len(after) > 900
+    (old_loss, old_ece), (new_loss, new_ece) = _losses(old, after), _losses(new, after)
+    assert new_loss < old_loss - 0.005
+    assert new_ece < old_ece - 0.01
+
+    # Released and taken back: the forecaster is the same all along, its calibrator the former.
+    promote(tracking, NAME, 2, who="ann", why="calibrated")
+    assert _recalibrate(instance).output_for_node("recalibrate_champions")[NAME] == {
+        **found,
+        "alias": "champion",
+    }
+    rollback(tracking, NAME, who="ann", why="a drill")
+    champion = _alias(live, "champion")
+    assert champion is not None
+    assert champion.version == 1
+    assert live.version(champion.version).calibrator == old.calibrator != new.calibrator
 
 
-def test_answers_that_need_no_update_change_nothing(
-    world: serving.World, instance: DagsterInstance
-) -> None:
-    _answer(world, days=7, overconfident=False)
+def test_a_calibrated_champion_is_kept(live: Live, instance: DagsterInstance) -> None:
+    live.champion(live.bundle.calibrator)
     found = _recalibrate(instance).output_for_node("recalibrate_champions")[NAME]
     assert (found["outcome"], found["update"]) == ("kept", "identity")
-    assert len(list_versions(world.tracking, NAME)) == 1
+    assert len(list_versions(live.world.tracking, NAME)) == 1
 
 
-def test_too_few_labels_are_refused(world: serving.World, instance: DagsterInstance) -> None:
-    _answer(world, days=1, overconfident=True)
+def test_too_few_outcomes_are_refused(live: Live, instance: DagsterInstance) -> None:
+    live.champion(_doubled(live.bundle.calibrator))
+    with open_ledger(live.world.settings) as ledger:
+        set_replay_clock(ledger, TRAINED + MS_PER_DAY)
     done = _recalibrate(instance)
     assert not done.success
-    assert "not_enough_labels" in _failure(done)
+    assert "not_enough_labels: 190 realised labels" in _failure(done)
+    assert len(list_versions(live.world.tracking, NAME)) == 1
+
+
+def test_answers_about_bars_that_made_the_model_are_no_evidence(
+    live: Live, instance: DagsterInstance
+) -> None:
+    meta = live.bundle.meta.model_copy(update={"data_end_ms": NOW - MS_PER_DAY})
+    live.bundle = dataclasses.replace(live.bundle, meta=meta)
+    live.champion(_doubled(live.bundle.calibrator))
+    done = _recalibrate(instance)
+    assert "not_enough_labels: 188 realised labels" in _failure(done)
