@@ -28,7 +28,8 @@ class FoundRows:
     """Answers whose features are in the store: rows (n,), and what was said of each, (n,).
 
     ``served`` is the probability as it was served, ``rolled`` what it would have been, had
-    every day begun with a recalibration by what was known before it.
+    every day begun with a recalibration by what was known before it; days for which too little
+    was known are not among them.
     """
 
     training_set: TrainingSet
@@ -76,7 +77,10 @@ def answered(said: pl.DataFrame) -> Answered:
 
 
 def with_rolled(settings: Settings, said: pl.DataFrame) -> pl.DataFrame:
-    """Return ``said`` with the column ``rolled``: each day recalibrated by what was known."""
+    """Return ``said`` with the column ``rolled``: each day recalibrated by what was known.
+
+    Answers of days before which too little was known are left out.
+    """
     import polars as pl
 
     from tradewind.models.live_calibration import rolled
@@ -89,7 +93,7 @@ def with_rolled(settings: Settings, said: pl.DataFrame) -> pl.DataFrame:
         horizon=horizon,
         needed=calibration.live_min_labels,
     )
-    return said.with_columns(pl.Series(ROLLED, values))
+    return said.with_columns(pl.Series(ROLLED, values)).filter(pl.col(ROLLED).is_not_nan())
 
 
 def find_rows(settings: Settings, unit: Unit, said: pl.DataFrame, now_ms: int) -> FoundRows:
@@ -101,7 +105,8 @@ def find_rows(settings: Settings, unit: Unit, said: pl.DataFrame, now_ms: int) -
     Raises
     ------
     TradewindError
-        ``not_enough_labels`` where the bars of too many answers are no longer in the store.
+        ``not_enough_labels`` where they are fewer than ``calibration.live_min_labels``: too
+        few days to judge by, or bars that are no longer in the store.
     """
     import numpy as np
     import polars as pl
@@ -139,9 +144,9 @@ def _check_found(settings: Settings, found: int, said: int) -> None:
     if found < needed:
         raise TradewindError(
             ErrorCode.NOT_ENOUGH_LABELS,
-            f"{found} of {said} answers with an outcome have features in the store; "
-            f"{needed} are needed",
-            "Ingest the bars of the last days again: run `tradewind ingest`",
+            f"{said} answers with an outcome are of days that could be recalibrated by the days "
+            f"before, and {found} of these have features in the store; {needed} are needed",
+            "Let serving answer for another day; where features are missing, run `tradewind ingest`",
         )
 
 

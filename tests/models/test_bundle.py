@@ -186,3 +186,21 @@ def test_a_seed_of_the_callers_decides_the_passes() -> None:
     other = bundle.predict(rows, n_samples=S, seeds=np.full(4, 2))
     np.testing.assert_array_equal(one.p_up, same.p_up)
     assert (one.p_up != other.p_up).any()
+
+
+@pytest.mark.parametrize("family", ["lightgbm", "transformer"])
+def test_another_calibrator_keeps_the_forecasters_files(family: str, tmp_path: Path) -> None:
+    bundle = _bundle(family)
+    bundle.save(tmp_path / "old")
+    meta = bundle.meta.model_copy(update={"calibrated_end_ms": bundle.meta.data_end_ms + 1})
+    other = replace(bundle, calibrator=Calibrator("temperature", (0.5,)), meta=meta)
+    other.save(tmp_path / "new", forecaster_of=tmp_path / "old")
+    files = [
+        json.loads((tmp_path / name / "bundle.json").read_text())["files"]
+        for name in ("old", "new")
+    ]
+    changed = {name for name in files[0] if files[0][name] != files[1][name]}
+    assert changed == {"calibrator.json", "meta.json"}
+    loaded = ModelBundle.load(tmp_path / "new")
+    assert loaded.calibrator == other.calibrator
+    assert loaded.meta.seen_until_ms == bundle.meta.seen_until_ms + 1

@@ -11,6 +11,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import FloatArray
 from tradewind.models.calibration import Calibrator
 from tradewind.models.live_calibration import Answered, fit_update, rolled, updated
+from tradewind.models.metrics import ece, log_loss
 from tradewind.settings import MS_PER_DAY
 
 STEP = 900_000
@@ -62,6 +63,28 @@ def test_overconfidence_is_taken_back_and_calibration_left_alone() -> None:
     assert fit_update(_served(7, overconfident=1.0), horizon=1, needed=300).kind == "identity"
 
 
+@pytest.mark.parametrize("overconfident", [0.5, 2.0, 3.0])
+def test_the_following_week_is_forecast_better(overconfident: float) -> None:
+    last, following = (_served(7, overconfident=overconfident, seed=seed) for seed in (1, 2))
+    update = fit_update(last, horizon=1, needed=300).calibrator
+    p = update.apply(following.p_up)
+    assert log_loss(p, following.y) < log_loss(following.p_up, following.y) - 0.001
+    assert ece(p, following.y, 15) < ece(following.p_up, following.y, 15)
+
+
+def test_calibrated_weeks_are_mostly_kept_and_never_hurt() -> None:
+    changed, harm = 0, []
+    for seed in range(25):
+        last, following = (_served(7, overconfident=1.0, seed=s) for s in (seed, 100 + seed))
+        choice = fit_update(last, horizon=1, needed=300)
+        p = choice.calibrator.apply(following.p_up)
+        changed += choice.kind != "identity"
+        harm.append(log_loss(p, following.y) - log_loss(following.p_up, following.y))
+    assert changed <= 8
+    assert max(harm) < 0.005
+    assert np.mean(harm) < 0.0005
+
+
 def test_too_few_labels_or_one_class_are_refused() -> None:
     rows = _served(3, overconfident=3.0)
     with pytest.raises(TradewindError, match="288 realised labels") as caught:
@@ -78,8 +101,9 @@ def test_a_day_is_calibrated_by_what_was_known_before_it() -> None:
     options = {"days": 7, "horizon_ms": 17 * STEP, "horizon": 1, "needed": 200}
     found = rolled(rows, **options)  # type: ignore[arg-type]
     day = rows.ts // MS_PER_DAY
-    # The first days have no three days behind them: what was served stays.
-    np.testing.assert_array_equal(found[day < 2], rows.p_up[day < 2])
+    # The first days have too few labels behind them: an update says nothing of them.
+    assert np.isnan(found[day <= 2]).all()
+    assert np.isfinite(found[day > 2]).all()
     assert np.abs(found[day >= 4] - 0.5).mean() < 0.6 * np.abs(rows.p_up[day >= 4] - 0.5).mean()
     # Labels that were not yet known at the start of a day change nothing of it.
     late = rows.ts + 17 * STEP >= 8 * MS_PER_DAY
@@ -96,4 +120,5 @@ def test_versions_do_not_learn_from_each_other() -> None:
         Answered(rows.ts, version, rows.p_up, rows.y),
         **{"days": 7, "horizon_ms": STEP, "horizon": 1, "needed": 200},  # type: ignore[arg-type]
     )
-    np.testing.assert_array_equal(found[version == 2], rows.p_up[version == 2])
+    assert np.isnan(found[version == 2]).all()
+    assert np.isfinite(found[(version == 1) & (rows.ts >= 3 * MS_PER_DAY)]).all()

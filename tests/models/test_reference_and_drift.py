@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from tradewind.models.calibration import Calibrator
 from tradewind.models.drift import drift_report, psi, status_of
-from tradewind.models.reference import Bins, Reference
+from tradewind.models.reference import PREDICTION, Bins, Reference
 from tradewind.settings import DriftSettings
 
 NAMES = ("a", "b", "constant", "silent")
@@ -91,3 +92,17 @@ def test_predictions_may_be_of_fewer_rows_than_features() -> None:
     p = np.random.default_rng(2).uniform(0.4, 0.6, 500)
     report = drift_report(_reference(), _wide(2_000, 5), NAMES, p, settings=DriftSettings())
     assert (report.status, report.rows) == ("fine", 2_000)
+
+
+def test_an_update_of_the_calibrator_moves_the_bins_and_silences_no_drift() -> None:
+    before = _reference()
+    update = Calibrator("platt", (0.5, 0.1))
+    served = np.random.default_rng(3).uniform(0.2, 0.8, 5000)
+    after = before.recalibrated(update, update.apply(served))
+    old, new = before.bins[PREDICTION], after.bins[PREDICTION]
+    assert new.shares_of(update.apply(served)) == old.shares_of(served)
+    assert new.shares == old.shares
+    # Ranks are those of the updated rows; what was learned of the inputs stays.
+    ranks = after.conviction(2 * np.abs(update.apply(served) - 0.5))
+    assert ranks.mean() == pytest.approx(0.5, abs=0.01)
+    assert (after.low, after.high, after.names) == (before.low, before.high, before.names)

@@ -87,9 +87,10 @@ def rolled(rows: Answered, *, days: int, horizon_ms: int, horizon: int, needed: 
     """Return ``p_up`` as it would have been served, had each day begun with an update.
 
     A day's update is fitted on the ``days`` before it, on the same version's rows whose labels
-    were known by then; where they are too few, what was served stays. Shape (n,).
+    were known by then; NaN where they are too few: of such a day an update says nothing.
+    Shape (n,).
     """
-    p = rows.p_up.copy()
+    p = np.full(len(rows), np.nan)
     day = rows.ts // MS_PER_DAY
     for now in np.unique(day):
         start = int(now) * MS_PER_DAY
