@@ -146,7 +146,7 @@ def _check_found(settings: Settings, found: int, said: int) -> None:
             ErrorCode.NOT_ENOUGH_LABELS,
             f"{said} answers with an outcome are of days that could be recalibrated by the days "
             f"before, and {found} of these have features in the store; {needed} are needed",
-            "Let serving answer for another day; where features are missing, run `tradewind ingest`",
+            "Let serving answer for another day; if features are missing, run `tradewind ingest`",
         )
 
 

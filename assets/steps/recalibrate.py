@@ -13,6 +13,7 @@ from assets.steps.judge import clean_process_gates
 from assets.steps.live import Live, champion_of
 from assets.steps.live_evidence import (
     ROLLED,
+    SERVED,
     FoundRows,
     answered,
     find_rows,
@@ -127,7 +128,7 @@ def _recalibrate(
     figures |= {
         "outcome": REGISTERED,
         "calibrator": candidate.bundle.calibrator.kind,
-        **_gain(evidence),
+        **_gain(settings, evidence),
         "gates": "passed" if candidate.gates.passed else "failed",
         "gates_failed": verdict_tags(candidate.gates)["gates_failed"],
     }
@@ -236,15 +237,19 @@ def _gates(
     return gates
 
 
-def _gain(evidence: _Evidence) -> dict[str, float]:
-    """Return the log-loss won over what was served, on rows that no update was fitted on."""
-    from tradewind.models.metrics import log_loss
+def _gain(settings: Settings, evidence: _Evidence) -> dict[str, float]:
+    """Return what is won over what was served, on rows that no update was fitted on."""
+    from tradewind.models.metrics import ece, log_loss
 
     found, y = evidence.found, evidence.found.rows.y_up
+    said, bins = evidence.said, settings.calibration.ece_bins
+    labels = said["y_up"].to_numpy()
     return {
         "rows_judged": len(found.rows),
-        "rows_ece": len(evidence.said),
         "log_loss_minus_champion": log_loss(found.rolled, y) - log_loss(found.served, y),
+        "rows_ece": len(said),
+        "ece": ece(said[ROLLED].to_numpy(), labels, bins),
+        "ece_as_served": ece(said[SERVED].to_numpy(), labels, bins),
     }
 
 
