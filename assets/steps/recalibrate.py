@@ -42,6 +42,7 @@ KIND = "recalibration"
 FROM_TAG = "recalibrated_from"
 AT_TAG = "recalibrated_at_ms"
 FOUND_TAG = "recalibration"
+SHOWN_FIRST = ("outcome", "new_version", "alias", "gates", "gates_failed", "labels", "update")
 
 
 @dataclass(frozen=True)
@@ -347,7 +348,8 @@ def _told(settings: Settings, version: RegisteredVersion, alias: str | None) -> 
     from registry.links import version_url
 
     found = json.loads(version.tags[FOUND_TAG])
-    shown = found["figures"] | {"new_version": version.label, "alias": alias or "none"}
+    figures = found["figures"] | {"new_version": version.label, "alias": alias or "none"}
+    shown = {name: figures[name] for name in SHOWN_FIRST} | figures
     page = version_url(settings, version.name, version.version)
     if page:
         shown["version_page_url"] = page
