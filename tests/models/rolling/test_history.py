@@ -37,6 +37,16 @@ def test_features_are_computed_once(settings: Settings) -> None:
     assert not load_history(other, CLOCK, SYMBOLS).cached
 
 
+def test_rows_that_are_kept_have_the_labels_that_the_settings_ask_for(settings: Settings) -> None:
+    """What a reversion is belongs to the rows: a changed stop must not find the old labels."""
+    near = load_history(settings, CLOCK, SYMBOLS)
+    gru = settings.gru.model_copy(update={"stop_atr": 0.2, "min_distance": 0.1})
+    far = load_history(settings.model_copy(update={"gru": gru}), CLOCK, SYMBOLS)
+    assert not far.cached
+    a, b = near.training_set.samples.reverted, far.training_set.samples.reverted
+    assert not np.array_equal(a, b, equal_nan=True)
+
+
 def test_a_damaged_cache_is_made_again(settings: Settings) -> None:
     first = load_history(settings, CLOCK, SYMBOLS)
     (file,) = (settings.home / "evaluation" / "history").rglob("*.npz")
@@ -74,6 +84,8 @@ def test_a_folder_gives_the_rows_that_its_store_gives(
         from_folder.training_set.samples.wide, ours.training_set.samples.wide, equal_nan=True
     )
     assert not (tmp_path / "other" / "store").exists()  # what is ingested stays as it was
+    early = ManualClock(START_MS + 2000 * 900_000)
+    assert load_history(with_folder, early, SYMBOLS).training_set.end_ms <= early.now_ms()
 
 
 def test_no_bars_anywhere_is_said(make_settings: Callable[..., Settings]) -> None:

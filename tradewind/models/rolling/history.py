@@ -118,7 +118,7 @@ def _open(
                 f"bars of {failed.symbol}: {failed.error}",
                 "Correct the folder TRADEWIND_DATA, or choose other symbols",
             )
-    return own, store_for(own), report.source_name, WallClock().now_ms()
+    return own, store_for(own), report.source_name, clock.now_ms()
 
 
 def _span(store: BarStore, symbol: str, timeframe: str) -> tuple[int, int]:
@@ -143,6 +143,7 @@ def _token(settings: Settings, store: BarStore, symbols: Sequence[str], until_ms
         "features": feature_version(settings),
         "symbols": list(symbols),
         "horizon": settings.training.horizon,
+        "reversion": [settings.gru.stop_atr, settings.gru.min_distance],
         "until": until_ms,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
