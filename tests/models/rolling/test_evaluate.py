@@ -15,14 +15,16 @@ from tests.models.rolling.conftest import Walked
 from tests.support.rolling import planted_history, rolling_settings
 from tradewind.errors import TradewindError
 from tradewind.models import metrics as m
+from tradewind.models.backtest import MIN_TRADES
 from tradewind.models.baselines import BASELINES
 from tradewind.models.rolling.canaries import coin_flips, slices_apart
 from tradewind.models.rolling.cost import walk_cost
 from tradewind.models.rolling.evaluate import Evaluation, evaluate_history, luck_of
-from tradewind.models.rolling.figures import confident_rows
+from tradewind.models.rolling.figures import confident_rows, trade
 from tradewind.models.rolling.history import shuffled_labels
 from tradewind.models.rolling.record import summary
 from tradewind.models.rolling.walk import FoldNews
+from tradewind.models.selection_bias import deflated_sharpe
 from tradewind.settings import Settings
 
 FAMILIES = ("lightgbm", "transformer")
@@ -94,6 +96,23 @@ def test_luck_counts_what_was_tried(walked: Evaluation, make_settings: Any) -> N
     assert 0 <= walked.luck["overfitting"]["probability"] <= 1
     again = luck_of(settings, {name: walked.same[name] for name in FAMILIES})
     assert again["trials"] < walked.luck["trials"]
+
+
+def test_every_deflated_ratio_is_deflated_by_all_trials(walked: Evaluation, walk: Walked) -> None:
+    """Of each symbol and of every bar too: beside it stands that of a single trial, higher."""
+    luck = walked.luck
+    judged = [("same", name, walked.same[name]) for name in (*FAMILIES, "ensemble")]
+    judged.append(("all", "lightgbm", walked.walks["lightgbm"].rows))
+    for kind, name, rows in judged:
+        for scope, found in walked.figures[kind][name].items():
+            own = rows
+            if scope != "pooled":
+                own = rows.subset(rows.symbol == rows.symbols.index(scope))
+            daily = trade(walk.settings, own).daily
+            assert found["trades"] >= MIN_TRADES
+            deflated = deflated_sharpe(daily, luck["trials"], spread=luck["sharpe_spread"])
+            assert found["deflated_sharpe"] == pytest.approx(deflated), (kind, name, scope)
+            assert deflated < deflated_sharpe(daily, 1)
 
 
 def test_slices_lie_apart_and_a_breach_is_seen(

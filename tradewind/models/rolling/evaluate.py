@@ -115,15 +115,15 @@ def evaluate_history(
     trades = {name: trade(settings, rows) for name, rows in same.items()}
     luck = luck_of(settings, {n: r for n, r in same.items() if r.kind != "baseline"})
     found = {
-        "same": {name: _by_symbol(settings, rows, trades[name]) for name, rows in same.items()},
+        "same": {
+            name: _by_symbol(settings, rows, trades[name], luck) for name, rows in same.items()
+        },
         "all": {
-            name: _by_symbol(settings, walk.rows, trade(settings, walk.rows))
+            name: _by_symbol(settings, walk.rows, trade(settings, walk.rows), luck)
             for name, walk in walks.items()
             if len(walk.rows) > len(members[name])
         },
     }
-    for name, parts in found["same"].items():
-        parts["pooled"]["deflated_sharpe"] = _deflated(trades[name], luck)
     return Evaluation(
         walks=walks,
         same=same,
@@ -200,13 +200,23 @@ def _vote_figures(settings: Settings, rows: Judged, side: IntArray) -> dict[str,
     return found
 
 
-def _by_symbol(settings: Settings, rows: Judged, trading: Backtest) -> dict[str, dict[str, Any]]:
-    found = {"pooled": figures(settings, rows, trading)}
+def _by_symbol(
+    settings: Settings, rows: Judged, trading: Backtest, luck: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of all rows and of each symbol's, every one deflated by the trials."""
+    found = {"pooled": _deflating(figures(settings, rows, trading), trading, luck)}
     for code, symbol in enumerate(rows.symbols):
         own = rows.subset(rows.symbol == code)
         if len(own) and len(rows.symbols) > 1:
-            found[symbol] = figures(settings, own, trade(settings, own))
+            alone = trade(settings, own)
+            found[symbol] = _deflating(figures(settings, own, alone), alone, luck)
     return found
+
+
+def _deflating(
+    found: dict[str, Any], trading: Backtest, luck: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {**found, "deflated_sharpe": _deflated(trading, luck)}
 
 
 def _against(
