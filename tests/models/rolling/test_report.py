@@ -43,6 +43,7 @@ def _facts(settings: Settings, **more: Any) -> dict[str, Any]:
         "horizon": 4,
         "end_ms": 1_739_000_000_000,
         "evaluation": settings.evaluation.model_dump(mode="json"),
+        "boosted": settings.boosted.model_dump(mode="json"),
         **more,
     }
 
@@ -117,6 +118,28 @@ def test_the_surest_rows_are_held_against_costs(
     thin = _with(found, confident_5pct_gross_bps=8.0, confident_5pct_gross_bps_low=2.0)
     (sure,) = [part for part in findings(settings, thin) if part.title.startswith("The surest")]
     assert sure.tone == "bad"
+
+
+def test_a_choice_that_loses_money_speaks_for_nobody(
+    found: Evaluation, make_settings: Callable[..., Settings]
+) -> None:
+    """The same strategy may be best in both halves because it loses least."""
+    settings = rolling_settings(make_settings)
+    tones = []
+    for loses in (0.2, 0.9):
+        tested = {**found.luck["overfitting"], "probability": 0.05, "loss_probability": loses}
+        told = replace(found, luck={**found.luck, "overfitting": tested})
+        (chosen,) = [p for p in findings(settings, told) if p.title == "Choosing by backtest"]
+        tones.append(chosen.tone)
+    assert tones == ["good", "bad"]
+
+
+def test_it_says_that_trees_are_grown_again_nearer_to_what_is_judged(
+    found: Evaluation, make_settings: Callable[..., Settings], pictures: dict[str, Path]
+) -> None:
+    settings = rolling_settings(make_settings)
+    assert "grown once more" in _page(settings, found, pictures, boosted={"refit": True})
+    assert "grown once more" not in _page(settings, found, pictures, boosted={"refit": False})
 
 
 def _with(found: Evaluation, **figures: float) -> Evaluation:

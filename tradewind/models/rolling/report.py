@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tradewind.models.backtest import round_trip
+from tradewind.models.backtest import MIN_TRADES, round_trip
 from tradewind.models.rolling.evaluate import Evaluation
 from tradewind.models.rolling.figures import BPS
 from tradewind.models.rolling.verdict import Finding
@@ -88,6 +88,7 @@ def render(
         against={name: _gap(gap) for name, gap in evaluation.against.items()},
         vote=evaluation.vote,
         luck=evaluation.luck,
+        least_trades=MIN_TRADES,
         walks=[part for walk in evaluation.walks.values() for part in _walk(walk)],
         pictures={
             name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
@@ -101,6 +102,8 @@ def render(
 
 def _lead(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
     models = "one model for all symbols" if facts["pooled"] else "a model for each symbol"
+    if len(facts["symbols"]) == 1:
+        models = "one model"
     return (
         f"{', '.join(evaluation.walks)} ({models}) on {', '.join(facts['symbols'])}, horizon "
         f"{facts['horizon']} bars, judged from {facts['evaluation']['since']} to "

@@ -88,10 +88,11 @@ def _confident(settings: Settings, models: Mapping[str, Mapping[str, Any]]) -> F
     figures = models[best]
     low = figures["confident_5pct_gross_bps_low"]
     covered = low > cost
+    chosen = f" ({best} earned most of {len(models)} models, a choice made in hindsight)"
     return Finding(
         "The surest 5 %",
         "good" if covered else "bad",
-        f"The most confident 5 % of {best}'s forecasts were right "
+        f"The most confident 5 % of {best}'s forecasts{chosen if len(models) > 1 else ''} were right "
         f"{_range(figures, 'confident_5pct_accuracy', 3)} of the time and earned "
         f"{_range(figures, 'confident_5pct_gross_bps', 1)} bps gross, against {cost:.1f} bps of "
         f"round-trip costs: the interval's lower end is {'above' if covered else 'below'} them.",
@@ -163,7 +164,7 @@ def _luck(luck: Mapping[str, Any]) -> Finding | None:
         return None
     return Finding(
         "Choosing by backtest",
-        "good" if tested["probability"] < 0.5 else "bad",
+        "good" if max(tested["probability"], tested["loss_probability"]) < 0.5 else "bad",
         f"The best of {tested['strategies']} strategies in one half of the time is below the "
         f"median of the other half with probability {tested['probability']:.0%} (PBO over "
         f"{tested['splits']} splits; one half is pure noise), and loses money there with "
