@@ -27,6 +27,16 @@ BarsFrom = Literal["auto", "store", "folder"]
 RESULTS = "results"
 FIGURES_FILE = "evaluation.json"
 PICTURES_FOLDER = "pictures"
+NOT_READ = {
+    "families",
+    "pooled_families",
+    "days_back",
+    "split",
+    "walk_forward_folds",
+    "fold_days",
+    "deep_folds",
+}
+"""Training settings that an evaluation over the history does not go by."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def plan_history(settings: Settings, clock: Clock, choices: HistoryChoices) -> H
     from tradewind.models.rolling.cost import walk_cost
     from tradewind.models.rolling.history import load_history, shuffled_labels
 
-    symbols = tuple(choices.symbols or settings.market.symbols)
+    symbols = tuple(dict.fromkeys(choices.symbols or settings.market.symbols))
     families = tuple(dict.fromkeys(choices.families or settings.training.families))
     for family in families:
         forecaster_class(family)
@@ -210,8 +220,15 @@ def _facts(
     choices: HistoryChoices,
 ) -> dict[str, Any]:
     from registry.tracking import git_commit
+    from tradewind.models.families import family_settings
+    from tradewind.models.rolling.folds import fold_settings
 
-    built = history.training_set
+    built, sized, serving = history.training_set, fold_settings(settings), settings.serving
+    read = {
+        section: values
+        for family in families
+        for section, values in family_settings(family, sized).items()
+    }
     return {
         "bars_from": history.source,
         "symbols": list(symbols),
@@ -228,8 +245,14 @@ def _facts(
         "git_commit": git_commit(),
         "seed": settings.training.seed,
         "evaluation": settings.evaluation.model_dump(mode="json"),
-        "boosted": settings.boosted.model_dump(mode="json"),
-        "deep": settings.deep.model_dump(mode="json"),
+        "training": sized.training.model_dump(mode="json", exclude=NOT_READ),
+        **read,
+        "calibration": settings.calibration.model_dump(mode="json"),
+        "vote": serving.vote.model_dump(mode="json"),
+        "base_threshold": serving.base_threshold,
+        "epistemic_p_limit": serving.epistemic_p_limit,
+        "confidence_level": settings.gates.confidence_level,
+        "volatility_target": settings.thresholds.volatility_target,
         "costs": settings.costs.model_dump(mode="json"),
     }
 

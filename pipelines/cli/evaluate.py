@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from pipelines.cli.output import JsonOption, emit, friendly, say
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.files import write_bytes
-from tradewind.settings import Settings, load_settings
+from tradewind.settings import Section, Settings, load_settings
 
 if TYPE_CHECKING:
     from assets.steps.history import BarsFrom
 
+S = TypeVar("S", bound=Section)
+OPTIONS = {
+    "since": "--since",
+    "refit_days": "--refit-days",
+    "deep_refit_months": "--refit-months",
+    "days_back_max": "--days-back",
+    "horizon": "--horizon",
+    "seed": "--seed",
+}
 Symbols = typer.Option([], "--symbol", "-s", help="Only this symbol; repeatable.")
 Families = typer.Option([], "--family", "-f", help="Only this family, in this order; repeatable.")
 Report = typer.Option(None, help="Write the HTML report there as well.")
@@ -91,18 +101,34 @@ def _chosen(
     horizon: int,
     seed: int,
 ) -> Settings:
-    given: dict[str, Any] = {
+    rolling: dict[str, Any] = {
         "since": _day(since) if since else None,
         "refit_days": refit_days or None,
         "deep_refit_months": refit_months or None,
         "days_back_max": days_back or None,
     }
+    fitting = {"horizon": horizon or None, "seed": seed if seed >= 0 else None}
+    return settings.model_copy(
+        update={
+            "evaluation": _with(settings.evaluation, rolling),
+            "training": _with(settings.training, fitting),
+        }
+    )
+
+
+def _with(section: S, given: Mapping[str, Any]) -> S:
+    """Return a section of the settings with what was given, held to the same limits."""
     update = {name: value for name, value in given.items() if value is not None}
-    evaluation = settings.evaluation.model_copy(update=update)
-    labels = {"horizon": horizon} if horizon else {}
-    seeds = {"seed": seed} if seed >= 0 else {}
-    training = settings.training.model_copy(update=labels | seeds)
-    return settings.model_copy(update={"evaluation": evaluation, "training": training})
+    try:
+        return type(section).model_validate({**section.model_dump(), **update})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        raise TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"{OPTIONS.get(name, name)} {first['input']!r}: {first['msg'].lower()}",
+            "Give another value, or none for that of the settings",
+        ) from error
 
 
 def _day(text: str) -> date:

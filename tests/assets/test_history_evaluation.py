@@ -55,6 +55,33 @@ def test_other_choices_are_another_evaluation(settings: Settings) -> None:
     shuffled = HistoryChoices(families=("lightgbm",), shuffle_labels=True)
     assert _plan(settings).token == _plan(settings).token
     assert _plan(settings).token != _plan(settings, shuffled).token
+    twice = HistoryChoices(symbols=(*SYMBOLS, SYMBOLS[0]), families=("lightgbm",))
+    assert _plan(settings, twice).token == _plan(settings).token
+
+
+@pytest.mark.parametrize(
+    ("section", "update"),
+    [
+        ("serving", {"base_threshold": 0.6}),
+        ("serving", {"epistemic_p_limit": 0.01}),
+        ("training", {"bootstrap_samples": 200}),
+        ("calibration", {"interval_level": 0.8}),
+        ("gates", {"confidence_level": 0.9}),
+    ],
+)
+def test_what_decides_a_figure_decides_where_it_is_kept(
+    settings: Settings, section: str, update: dict[str, Any]
+) -> None:
+    """Another threshold must not overwrite the results, nor continue the run, of this one."""
+    changed = getattr(settings, section).model_copy(update=update)
+    assert _plan(settings.model_copy(update={section: changed})).token != _plan(settings).token
+
+
+def test_the_facts_are_the_sizes_that_folds_are_fitted_with(settings: Settings) -> None:
+    facts = _plan(settings).facts
+    assert facts["boosted"]["max_rounds"] == settings.evaluation.max_rounds
+    assert facts["training"]["bag"] == settings.evaluation.bag
+    assert "deep" not in facts  # nobody reads it here
 
 
 def test_wrong_choices_are_refused(settings: Settings) -> None:

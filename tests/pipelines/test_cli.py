@@ -208,6 +208,7 @@ def test_an_evaluation_says_what_it_lacks(call: Call) -> None:
     refused(call("evaluate", "--bars", "cloud"), 2, "bad_input", "cloud")
     refused(call("evaluate", "-f", "oracle"), 2, "bad_setting", "oracle")
     refused(call("evaluate", "--bars", "folder"), 2, "bad_setting", "TRADEWIND_DATA")
+    refused(call("evaluate", "--days-back", "5"), 2, "bad_input", "--days-back 5", "30")
 
 
 def test_an_evaluation_tells_its_cost_and_its_result(

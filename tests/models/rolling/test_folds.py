@@ -120,6 +120,16 @@ def test_a_day_without_a_past_or_a_future_is_refused(
         plan_rolling(settings, _grid(40), "lightgbm")
 
 
+def test_a_look_back_that_leaves_nothing_to_fit_names_the_remedy(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = rolling_settings(make_settings, calib_days=20, valid_days=10, days_back_max=30)
+    late = settings.evaluation.model_copy(update={"since": date(2025, 2, 10)})
+    with pytest.raises(TradewindError, match=r"not_enough_bars.*slice fit.*--days-back") as refused:
+        plan_rolling(settings.model_copy(update={"evaluation": late}), _grid(60), "lightgbm")
+    assert "training.days_back" not in str(refused.value)
+
+
 def test_past_folds_use_the_evaluations_sizes(make_settings: Callable[..., Settings]) -> None:
     settings = rolling_settings(make_settings)
     sized = fold_settings(settings)

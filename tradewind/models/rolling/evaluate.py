@@ -213,9 +213,7 @@ def _by_symbol(
     return found
 
 
-def _deflating(
-    found: dict[str, Any], trading: Backtest, luck: Mapping[str, Any]
-) -> dict[str, Any]:
+def _deflating(found: dict[str, Any], trading: Backtest, luck: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "deflated_sharpe": _deflated(trading, luck)}
 
 

@@ -14,7 +14,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import IntArray
 from tradewind.models.families import forecaster_class
 from tradewind.models.splits import Fold, fold_between
-from tradewind.settings import MS_PER_DAY, Settings
+from tradewind.settings import MS_PER_DAY, EvaluationSettings, Settings
 
 LEAST_TAIL_MS = MS_PER_DAY
 """A shorter rest at the end is judged by the fold before it."""
@@ -75,8 +75,23 @@ def plan_rolling(settings: Settings, ts: IntArray, family: str) -> list[Fold]:
         oldest = first
         if chosen.days_back_max is not None:
             oldest = max(first, start - chosen.days_back_max * MS_PER_DAY)
-        folds.append(fold_between(ts, [oldest, valid, calib, start, stop], purge_ms=purge))
+        folds.append(_fold(chosen, ts, [oldest, valid, calib, start, stop], purge))
     return folds
+
+
+def _fold(chosen: EvaluationSettings, ts: IntArray, bounds: list[int], purge_ms: int) -> Fold:
+    """Return the fold between ``bounds``; a slice that is too small is told in our own terms."""
+    try:
+        return fold_between(ts, bounds, purge_ms=purge_ms)
+    except TradewindError as error:
+        raise TradewindError(
+            error.code,
+            f"the fold that is judged from {_day(bounds[3])}: {error.detail}",
+            f"Begin later (evaluation.since = {chosen.since}, --since), look further back "
+            f"(evaluation.days_back_max = {chosen.days_back_max}, --days-back) than the "
+            f"{chosen.valid_days + chosen.calib_days} days that only stop and calibrate a fit, "
+            "or ingest more history",
+        ) from error
 
 
 def refits(settings: Settings, family: str, end: int) -> list[int]:

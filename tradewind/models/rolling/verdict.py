@@ -92,8 +92,8 @@ def _confident(settings: Settings, models: Mapping[str, Mapping[str, Any]]) -> F
     return Finding(
         "The surest 5 %",
         "good" if covered else "bad",
-        f"The most confident 5 % of {best}'s forecasts{chosen if len(models) > 1 else ''} were right "
-        f"{_range(figures, 'confident_5pct_accuracy', 3)} of the time and earned "
+        f"The most confident 5 % of {best}'s forecasts{chosen if len(models) > 1 else ''} were "
+        f"right {_range(figures, 'confident_5pct_accuracy', 3)} of the time and earned "
         f"{_range(figures, 'confident_5pct_gross_bps', 1)} bps gross, against {cost:.1f} bps of "
         f"round-trip costs: the interval's lower end is {'above' if covered else 'below'} them.",
     )
