@@ -50,7 +50,7 @@ def run_search_job(
         raise TradewindError(
             ErrorCode.BAD_INPUT,
             f"search run {finished.run_id} failed: {'; '.join(finished.errors)}",
-            "Run it again: it goes on with the trial that it was in",
+            "Mend what it names and run it again: it goes on with the trial that it was in",
         )
     return _report_of(instance, finished.run_id)
 

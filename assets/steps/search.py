@@ -25,6 +25,8 @@ TRIAL_KIND = "trial"
 TRIAL_TAG = "trial"
 REPORT_FILE = "search.json"
 TOML_FILE = "tradewind.toml"
+GOES_ON_DAYS = 7
+"""So long the same search goes on with the bars that it began with; then it begins anew."""
 
 TrialLog = Callable[["TrialResult"], None]
 
@@ -72,23 +74,22 @@ def search(
 
     from registry.links import run_url
     from registry.tracking import Tracking, git_commit
-    from tradewind.clock import last_closed_bar
     from tradewind.files import write_json
     from tradewind.market.active import store_for
     from tradewind.models.dataset import build_training_set
     from tradewind.models.search import run_search, space_of
 
-    step = settings.market.timeframe_ms
+    days = settings.search.holdout_days if holdout_days is None else holdout_days
+    asked = {**_deciding(settings, unit.family, days), "days_back": days_back}
+    folder = settings.home / "work" / SEARCH_KIND / unit.mapping_key
     training_set = build_training_set(
         settings,
         store_for(settings),
-        last_closed_bar(clock.now_ms(), settings.market.timeframe) + step,
+        _until(settings, clock, folder / f"begun-{_hash(asked)}.json"),
         symbols=unit_symbols(settings, unit),
         days_back=days_back,
     )
-    days = settings.search.holdout_days if holdout_days is None else holdout_days
-    work = settings.home / "work" / SEARCH_KIND / unit.mapping_key
-    work /= _token(settings, unit.family, training_set, days)
+    work = folder / _token(asked, training_set)
     work.mkdir(parents=True, exist_ok=True)
     tags = {
         "family": unit.family,
@@ -247,20 +248,52 @@ def _toml(params: dict[str, float | int]) -> str:
     return "\n".join(f"[{section}]\n" + "\n".join(found) for section, found in lines.items())
 
 
-def _token(settings: Settings, family: str, training_set: TrainingSet, holdout_days: int) -> str:
-    """Return a hash of what decides the trials; how many there are does not."""
-    sections = ("market", "features", "training", "calibration")
+def _until(settings: Settings, clock: Clock, begun: Path) -> int:
+    """Return where a search's bars end: where they ended when the same was asked of late.
+
+    A bar closes every few minutes, and a search takes hours: on newer bars its trials could
+    neither go on nor be compared.
+    """
+    from tradewind.clock import last_closed_bar
+    from tradewind.files import write_json
+    from tradewind.settings import MS_PER_DAY
+
+    timeframe = settings.market.timeframe
+    now_ms = last_closed_bar(clock.now_ms(), timeframe) + settings.market.timeframe_ms
+    if begun.is_file():
+        known = int(json.loads(begun.read_text(encoding="utf-8"))["until_ms"])
+        if 0 <= now_ms - known < GOES_ON_DAYS * MS_PER_DAY:
+            return known
+    write_json(begun, {"until_ms": now_ms})
+    return now_ms
+
+
+def _deciding(settings: Settings, family: str, holdout_days: int) -> dict[str, Any]:
+    """Return the settings that decide the trials; how many there are does not."""
     from tradewind.models.families import family_settings
 
-    described = {
-        "data": training_set.data_fingerprint,
-        "features": training_set.feature_version,
-        "rows": len(training_set.samples),
+    sections = ("market", "features", "training", "calibration")
+    return {
         "holdout": holdout_days,
         "search": settings.search.model_dump(exclude={"trials", "holdout_days"}),
         **{name: getattr(settings, name).model_dump(mode="json") for name in sections},
         **family_settings(family, settings),
     }
+
+
+def _token(asked: dict[str, Any], training_set: TrainingSet) -> str:
+    """Return a hash of what was asked of which rows."""
+    return _hash(
+        {
+            **asked,
+            "data": training_set.data_fingerprint,
+            "features": training_set.feature_version,
+            "rows": len(training_set.samples),
+        }
+    )
+
+
+def _hash(described: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from tradewind.contracts import POOLED
 from tradewind.ledger import LedgerClock, open_ledger
 from tradewind.ledger.clock import set_replay_clock
 from tradewind.market.ingest import run_ingest, store_for
-from tradewind.settings import Settings
+from tradewind.settings import MS_PER_DAY, Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.timeout(300)]
 SIZES: dict[str, Any] = {
@@ -72,6 +72,25 @@ def test_trials_stand_nested_in_mlflow_once_each(settings: Settings) -> None:
     assert shown["trials"] == 4
     assert shown["holdout_rows"] == report.holdout["rows"] > 1000
     assert 0.4 < shown["holdout_auc_best"] < 0.65, "more would be a leak"
+
+
+def test_a_search_goes_on_though_bars_have_closed_since(settings: Settings) -> None:
+    """Hours later too, or no search that takes hours could be taken up; not a fortnight later."""
+    unit = Unit("lightgbm", POOLED)
+    with open_ledger(settings) as ledger:
+        clock = LedgerClock(ledger)
+        last = clock.now_ms()
+        set_replay_clock(ledger, last - 20 * MS_PER_DAY)
+        first = search(settings, clock, unit, trials=2)
+        set_replay_clock(ledger, last - 19 * MS_PER_DAY)
+        later = search(settings, clock, unit, trials=3)
+        set_replay_clock(ledger, last - 21 * MS_PER_DAY)
+        earlier = search(settings, clock, unit, trials=2)
+        set_replay_clock(ledger, last)
+        anew = search(settings, clock, unit, trials=2)
+    assert later.run_id == first.run_id
+    assert later.trials[:2] == first.trials
+    assert len({first.run_id, earlier.run_id, anew.run_id}) == 3, "never bars after the clock"
 
 
 def test_the_command_runs_the_job_and_says_what_the_holdout_says(settings: Settings) -> None:
