@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.models.rolling.conftest import Walked
 from tests.support.rolling import rolling_settings
 from tradewind.models.rolling.canaries import coin_flips, slices_apart
 from tradewind.models.rolling.evaluate import Evaluation
+from tradewind.models.rolling.figures import figures, trade
 from tradewind.models.rolling.pictures import save_evaluation_pictures
 from tradewind.models.rolling.report import render
 from tradewind.models.rolling.verdict import findings
@@ -73,8 +75,8 @@ def test_it_is_one_file_with_everything_in_it(
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "&lt;leak&gt;" in page  # what comes from data is never markup
     assert "<leak>" not in page
-    figures = found.figures["same"]["ensemble"]["pooled"]
-    assert f"{figures['auc']:.4f}" in page
+    told = found.figures["same"]["ensemble"]["pooled"]
+    assert f"{told['auc']:.4f}" in page
     assert "FAILED" in page
 
 
@@ -120,6 +122,20 @@ def test_the_surest_rows_are_held_against_costs(
     assert sure.tone == "bad"
 
 
+def test_a_handful_of_sure_rows_proves_nothing(
+    walk: Walked, make_settings: Callable[..., Settings]
+) -> None:
+    """One row that was right once is not right 1.000 [1.000, 1.000] of the time."""
+    settings = rolling_settings(make_settings)
+    few = walk.found.same["lightgbm"].subset(np.arange(60))
+    told = figures(settings, few, trade(settings, few))
+    assert told["confident_5pct_accuracy"] is not None
+    assert told["confident_5pct_accuracy_low"] is told["confident_5pct_gross_bps_high"] is None
+    found = _with(walk.found, **told)
+    (sure,) = [part for part in findings(settings, found) if part.title.startswith("The surest")]
+    assert (sure.tone, "too few" in sure.text) == ("plain", True)
+
+
 def test_a_choice_that_loses_money_speaks_for_nobody(
     found: Evaluation, make_settings: Callable[..., Settings]
 ) -> None:
@@ -142,9 +158,9 @@ def test_it_says_that_trees_are_grown_again_nearer_to_what_is_judged(
     assert "grown once more" not in _page(settings, found, pictures, boosted={"refit": False})
 
 
-def _with(found: Evaluation, **figures: float) -> Evaluation:
+def _with(found: Evaluation, **changed: Any) -> Evaluation:
     same = {
-        name: {**parts, "pooled": {**parts["pooled"], **figures}}
+        name: {**parts, "pooled": {**parts["pooled"], **changed}}
         for name, parts in found.figures["same"].items()
     }
     return replace(found, figures={**found.figures, "same": same})

@@ -126,18 +126,24 @@ def _coverage(settings: Settings, rows: Judged, drawn: TimeBootstrap) -> dict[st
     return drawn.mean(inside.astype(np.float64)).named("conformal_coverage")
 
 
-def _confident(settings: Settings, rows: Judged) -> dict[str, float]:
-    """Return hit rate and gross return of the most confident rows, before any cost."""
+def _confident(settings: Settings, rows: Judged) -> dict[str, float | None]:
+    """Return hit rate and gross return of the most confident rows, before any cost.
+
+    Of fewer than `MIN_TRADES` rows no interval is known: resamples of them are hardly others.
+    """
     sure = confident_rows(rows.p_up)
     side = np.where(rows.p_up[sure] >= 0.5, 1.0, -1.0)
     gross = side * np.expm1(rows.fwd_ret[sure])
     drawn = time_bootstrap(settings, rows.subset(sure))
     hit = ((rows.p_up[sure] >= 0.5) == (rows.y[sure] == 1)).astype(np.float64)
-    return {
+    found: dict[str, float | None] = {
         **drawn.mean(hit).named("confident_5pct_accuracy"),
         **drawn.mean(gross * BPS).named("confident_5pct_gross_bps"),
         "confident_5pct_least_distance": float(np.abs(rows.p_up[sure] - 0.5).min()),
     }
+    if len(sure) < MIN_TRADES:
+        found |= dict.fromkeys(name for name in found if name.endswith(("_low", "_high")))
+    return found
 
 
 def confident_rows(p: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

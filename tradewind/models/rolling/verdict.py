@@ -87,6 +87,12 @@ def _confident(settings: Settings, models: Mapping[str, Mapping[str, Any]]) -> F
     best = max(models, key=lambda name: float(models[name]["confident_5pct_gross_bps"]))
     figures = models[best]
     low = figures["confident_5pct_gross_bps_low"]
+    if low is None:
+        return Finding(
+            "The surest 5 %",
+            "plain",
+            f"The most confident 5 % are fewer than {MIN_TRADES} rows: too few to judge.",
+        )
     covered = low > cost
     chosen = f" ({best} earned most of {len(models)} models, a choice made in hindsight)"
     return Finding(
