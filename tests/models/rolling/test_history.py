@@ -44,6 +44,8 @@ def test_rows_that_are_kept_have_the_labels_that_the_settings_ask_for(settings: 
     far = load_history(settings.model_copy(update={"gru": gru}), CLOCK, SYMBOLS)
     assert not far.cached
     a, b = near.training_set.samples.reverted, far.training_set.samples.reverted
+    assert a is not None
+    assert b is not None
     assert not np.array_equal(a, b, equal_nan=True)
 
 
