@@ -89,7 +89,7 @@ class PatchTSTSettings(Section):
     heads: int = Field(4, ge=1)
     layers: int = Field(3, ge=1)
     feedforward: int = Field(128, ge=4)
-    learning_rate_factor: float = Field(1.0, gt=0, description="of training.learning_rate")
+    learning_rate_factor: float = Field(0.03, gt=0, description="of training.learning_rate")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> PatchTSTSettings:

@@ -29,6 +29,7 @@ TINY: Mapping[str, Mapping[str, object]] = {
     "patchtst": {
         **{"patch": 4, "stride": 2},
         **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+        "learning_rate_factor": 0.3,
     },
     "gru": {"hidden": 16, "learning_rate_factor": 1},
 }

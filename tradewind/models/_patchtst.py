@@ -27,6 +27,12 @@ from tradewind.settings import Settings
 
 POSITION_RANGE = 0.02
 """Learned positions start uniform within ± this."""
+HEAD_SCALE = 0.1
+"""The head starts at this share of torch's initial weights.
+
+It reads every token of every feature, thousands of numbers a window: at full size it starts far
+from the base rate, and has to unlearn first.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class PatchTSTNet(DeepNet):
         )
         self.norm = nn.LayerNorm(shape.d_model)
         self.heads = nn.Linear(shape.inputs * shape.patches * shape.d_model, 3)
+        with torch.no_grad():
+            for part in self.heads.parameters():
+                part.mul_(HEAD_SCALE)
 
     def patched(self, windows: Tensor) -> Tensor:
         """Return the patches (B, D, N, P) of (B, W, D); the last one ends at the last bar."""
