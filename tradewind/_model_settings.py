@@ -39,6 +39,9 @@ class DeepSettings(Section):
     heads: int = Field(4, ge=1)
     layers: int = Field(3, ge=2)
     feedforward: int = Field(512, ge=4)
+    learning_rate_factor: float = Field(
+        0.3, gt=0, description="of training.learning_rate, for the transformer"
+    )
     input_clip: float = Field(5.0, gt=0, description="standardised inputs are clipped to ± this")
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)

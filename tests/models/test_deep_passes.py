@@ -198,7 +198,7 @@ def test_settings_reach_the_networks() -> None:
     assert (made["gru"]["shape"].hidden, made["gru"]["shape"].layers) == (20, 3)
     rates = {name: parts["plan"].learning_rate for name, parts in made.items()}
     assert rates == pytest.approx(
-        {"transformer": 0.002, "patchtst": 6e-5, "nhits": 6e-4, "gru": 0.004}
+        {"transformer": 6e-4, "patchtst": 6e-5, "nhits": 6e-4, "gru": 0.004}
     )
 
 

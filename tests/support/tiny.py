@@ -24,7 +24,10 @@ TINY: Mapping[str, Mapping[str, object]] = {
         "early_stopping_rounds": 10,
         "min_rounds": 1,
     },
-    "deep": {"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+    "deep": {
+        **{"d_model": 16, "heads": 2, "layers": 2, "feedforward": 32},
+        "learning_rate_factor": 1,
+    },
     "nhits": {"pooling": (4, 1), "downsampling": (8, 1), "hidden": 32, "learning_rate_factor": 1},
     "patchtst": {
         **{"patch": 4, "stride": 2},

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +18,8 @@ from tradewind.models._mc_dropout import Dropout
 
 SIGMA_FLOOR = 1e-3
 """Least sigma, in units of the trailing volatility."""
+START_SCALE = 0.1
+"""Share of torch's initial weights at which a head starts."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,18 @@ class DeepNet(nn.Module, ABC):
     @abstractmethod
     def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
         """Return the heads."""
+
+
+def near_base_rate(head: nn.Linear) -> nn.Linear:
+    """Return ``head`` with its initial weights made small.
+
+    Returns are mostly noise: a net that starts near the base rate does not have to unlearn first.
+    The more a head reads, the further off it starts at torch's own scale.
+    """
+    with torch.no_grad():
+        for part in head.parameters():
+            part.mul_(START_SCALE)
+    return head
 
 
 def read_heads(out: Tensor) -> Heads:

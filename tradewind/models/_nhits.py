@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tradewind.models._deep import DeepForecaster
-from tradewind.models._deep_net import SIGMA_FLOOR, DeepNet, DeepShape, Heads
+from tradewind.models._deep_net import SIGMA_FLOOR, DeepNet, DeepShape, Heads, near_base_rate
 from tradewind.models._mc_dropout import Dropout
 from tradewind.settings import Settings
 
@@ -29,12 +29,6 @@ SERIES = 0
 """Place of the forecast series among the deep features."""
 PARAMETERS = 3
 """Direction, mean and spread."""
-KNOT_SCALE = 0.1
-"""Forecast knots start at this share of torch's initial weights.
-
-Returns are mostly noise: a net that starts near the base rate does not have to unlearn first,
-and a knot of a coarse stack counts once for every bar that it reaches.
-"""
 
 
 @dataclass(frozen=True)
@@ -82,10 +76,8 @@ class NHitsBlock(nn.Module):
         )
         back, ahead = (max(bars // downsampling, 1) for bars in (shape.window, shape.horizon))
         self.backcast = None if last else nn.Linear(shape.hidden, back)
-        self.forecast = nn.Linear(shape.hidden, PARAMETERS * ahead)
-        with torch.no_grad():
-            for part in self.forecast.parameters():
-                part.mul_(KNOT_SCALE)
+        # A knot of a coarse stack counts once for every bar that it reaches.
+        self.forecast = near_base_rate(nn.Linear(shape.hidden, PARAMETERS * ahead))
         self.register_buffer("to_window", interpolation(back, shape.window), persistent=False)
         self.register_buffer("to_horizon", interpolation(ahead, shape.horizon), persistent=False)
 

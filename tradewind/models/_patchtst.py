@@ -20,19 +20,13 @@ from torch import Tensor, nn
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models._deep import DeepForecaster
-from tradewind.models._deep_net import DeepNet, DeepShape, Heads, read_heads
+from tradewind.models._deep_net import DeepNet, DeepShape, Heads, near_base_rate, read_heads
 from tradewind.models._mc_dropout import Dropout
 from tradewind.models._transformer_net import SITES_PER_LAYER, EncoderLayer
 from tradewind.settings import Settings
 
 POSITION_RANGE = 0.02
 """Learned positions start uniform within ± this."""
-HEAD_SCALE = 0.1
-"""The head starts at this share of torch's initial weights.
-
-It reads every token of every feature, thousands of numbers a window: at full size it starts far
-from the base rate, and has to unlearn first.
-"""
 
 
 @dataclass(frozen=True)
@@ -86,10 +80,7 @@ class PatchTSTNet(DeepNet):
             for _ in range(shape.layers)
         )
         self.norm = nn.LayerNorm(shape.d_model)
-        self.heads = nn.Linear(shape.inputs * shape.patches * shape.d_model, 3)
-        with torch.no_grad():
-            for part in self.heads.parameters():
-                part.mul_(HEAD_SCALE)
+        self.heads = near_base_rate(nn.Linear(shape.inputs * shape.patches * shape.d_model, 3))
 
     def patched(self, windows: Tensor) -> Tensor:
         """Return the patches (B, D, N, P) of (B, W, D); the last one ends at the last bar."""

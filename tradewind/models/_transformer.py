@@ -18,6 +18,11 @@ class TransformerForecaster(DeepForecaster):
     net_type: ClassVar[type[DeepNet]] = TransformerNet
 
     @classmethod
+    def learning_rate_factor(cls, settings: Settings) -> float:
+        """Return what the common learning rate is multiplied by."""
+        return settings.deep.learning_rate_factor
+
+    @classmethod
     def shape_from(cls, settings: Settings) -> NetShape:
         """Return the sizes of the network in ``settings``."""
         deep = settings.deep

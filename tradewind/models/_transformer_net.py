@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tradewind.models._deep_net import DeepNet, DeepShape, Heads, read_heads
+from tradewind.models._deep_net import DeepNet, DeepShape, Heads, near_base_rate, read_heads
 from tradewind.models._mc_dropout import Dropout
 
 SITES_PER_LAYER = 3
@@ -97,7 +97,7 @@ class TransformerNet(DeepNet):
             EncoderLayer(shape.d_model, shape.heads, shape.feedforward) for _ in range(shape.layers)
         )
         self.norm = nn.LayerNorm(shape.d_model)
-        self.heads = nn.Linear(shape.d_model, 3)
+        self.heads = near_base_rate(nn.Linear(shape.d_model, 3))
 
     def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
         """Return the heads, one row per window, or S per window under `PassDropout`."""
