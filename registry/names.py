@@ -44,6 +44,11 @@ def evaluation_name(family: str, key: str, version: int, start_ms: int, end_ms: 
     return f"evaluate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"
 
 
+def live_name(family: str, key: str, version: int, alias: str) -> str:
+    """Return the name of what became of a version's answers under an alias."""
+    return f"live {family} {key} v{version} · {alias}"
+
+
 def recalibration_name(family: str, key: str, version: int, start_ms: int, end_ms: int) -> str:
     """Return the name of a recalibration of a registered version."""
     return f"recalibrate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"

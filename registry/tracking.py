@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,12 @@ class RunHandle:
         now = _now_ms()
         rows = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
         self._batches(metrics=rows)
+
+    def log_points(self, points: Iterable[tuple[str, float, int, int]]) -> None:
+        """Log (name, value, epoch ms, step); a point that is there already stays one point."""
+        from mlflow.entities import Metric
+
+        self._batches(metrics=[Metric(*point) for point in points])
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log what the run was given; the same value again is accepted.

@@ -38,6 +38,7 @@ META_TAGS = (
     "calibrated_end_ms",
     "seed",
     "skill",
+    "base_rate",
     GATES_TAG,
     METRICS_TAG,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tradewind._settings_base import Fraction, Section
 
@@ -74,13 +74,36 @@ class GateSettings(Section):
     confidence_level: Fraction = 0.95
 
 
+class LiveMetricSettings(Section):
+    """Figures of what was served, once its outcome is known."""
+
+    window_days: tuple[int, ...] = Field(
+        (1, 7, 30), min_length=1, description="days that live metrics are over, shortest first"
+    )
+    history_days: int = Field(30, ge=1, description="days back that have a point each")
+    min_labels: int = Field(50, ge=2, description="outcomes below which only their number is told")
+
+    @field_validator("window_days")
+    @classmethod
+    def _rising(cls, days: tuple[int, ...]) -> tuple[int, ...]:
+        if min(days) < 1 or list(days) != sorted(set(days)):
+            raise ValueError(f"window_days {days} must be whole days from 1, rising")
+        return days
+
+
 class DriftSettings(Section):
-    """Population stability."""
+    """Population stability of the inputs, and the log-loss of what was said of the outcomes."""
 
     bins: int = Field(10, ge=4)
     warn: float = Field(0.1, gt=0)
     alert: float = Field(0.2, gt=0)
     recent_days: int = Field(7, ge=1)
+    concept_days: int = Field(30, ge=2, description="days of answers that concept drift is over")
+    concept_min_blocks: int = Field(
+        5, ge=3, description="days of answers without which concept drift is not judged"
+    )
+    concept_warn_z: float = Field(2.0, gt=0, description="standard errors of excess log-loss")
+    concept_alert_z: float = Field(3.0, gt=0, description="and those that ask for a retraining")
 
 
 class RetrainTriggerSettings(Section):

@@ -40,6 +40,7 @@ from tradewind._settings_base import Timeframe as Timeframe
 from tradewind._training_settings import CalibrationSettings as CalibrationSettings
 from tradewind._training_settings import DriftSettings as DriftSettings
 from tradewind._training_settings import GateSettings as GateSettings
+from tradewind._training_settings import LiveMetricSettings as LiveMetricSettings
 from tradewind._training_settings import RetrainTriggerSettings as RetrainTriggerSettings
 from tradewind._training_settings import TrainingSettings as TrainingSettings
 from tradewind.errors import ErrorCode, TradewindError
@@ -441,6 +442,7 @@ class Settings(BaseSettings):
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gates: GateSettings = GateSettings()
+    live_metrics: LiveMetricSettings = LiveMetricSettings()
     drift: DriftSettings = DriftSettings()
     retrain_triggers: RetrainTriggerSettings = RetrainTriggerSettings()
     registry: RegistrySettings = RegistrySettings()

@@ -19,6 +19,20 @@ REALISED = {
     "y_up": pl.Float64(),
 }
 
+SPOKEN = {
+    "label": pl.String(),
+    "alias": pl.String(),
+    "symbol": pl.String(),
+    "bar_ts": pl.Int64(),
+    "p_up": pl.Float64(),
+    "mu_low": pl.Float64(),
+    "mu_high": pl.Float64(),
+    "epistemic_p": pl.Float64(),
+    "fwd_ret": pl.Float64(),
+    "y_up": pl.Float64(),
+    "members": pl.List(pl.String()),
+}
+
 
 def realised_answers(
     ledger: PredictionBook,
@@ -82,6 +96,64 @@ def realised_answers(
         rows = [_said(row, name) for row in connection.execute(query)]
     frame = pl.DataFrame(rows, schema=REALISED, orient="row")
     return frame.unique(["symbol", "bar_ts", "version"], keep="first", maintain_order=True)
+
+
+def spoken_answers(
+    ledger: PredictionBook, *, horizon: int, timeframe_ms: int, since_ms: int, now_ms: int
+) -> pl.DataFrame:
+    """Return every answer, and every vote behind one, whose outcome is known by now.
+
+    The arguments are those of `realised_answers`, and so is when an outcome counts.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``label`` (``name/version``, or the ensemble's own), ``alias`` (as whom it answered, of
+        a vote as whom its ensemble did), symbol, bar_ts, p_up, ``mu_low``, ``mu_high`` and
+        ``epistemic_p`` (null for a vote, which does not log them), fwd_ret, y_up (0 or 1), and
+        ``members``: the versions that an answer is made of. Sorted by (bar_ts, symbol); a bar
+        counts once for each label and alias, the first answer.
+    """
+    known = and_(
+        outcomes.c.symbol == predictions.c.symbol,
+        outcomes.c.bar_ts == predictions.c.bar_ts,
+        outcomes.c.horizon == horizon,
+    )
+    told = (predictions.c.bar_ts, predictions.c.symbol, predictions.c.model_version)
+    query = (
+        select(
+            *told,
+            predictions.c.served_by,
+            predictions.c.p_up,
+            predictions.c.epistemic_p,
+            predictions.c.body,
+            outcomes.c.fwd_ret,
+            outcomes.c.y_up,
+        )
+        .join(outcomes, known)
+        .where(predictions.c.bar_ts >= since_ms)
+        .where(predictions.c.bar_ts <= now_ms - (horizon + 1) * timeframe_ms)
+        .order_by(predictions.c.bar_ts, predictions.c.symbol, predictions.c.id)
+    )
+    with ledger.db.read() as connection:
+        rows = [part for row in connection.execute(query) for part in _parts(row)]
+    frame = pl.DataFrame(rows, schema=SPOKEN, orient="row")
+    return frame.unique(["label", "alias", "symbol", "bar_ts"], keep="first", maintain_order=True)
+
+
+def _parts(row: Any) -> list[tuple[Any, ...]]:
+    """Return an answer and the votes behind it as rows of `SPOKEN`."""
+    body = json.loads(row.body)
+    votes = body["votes"]
+    came, alias = (row.fwd_ret, float(row.y_up)), row.served_by
+    members = [vote["model_version"] for vote in votes] or [row.model_version]
+    interval = (body.get("mu_low"), body.get("mu_high"), row.epistemic_p)
+    place = (alias, row.symbol, row.bar_ts)
+    found = [(row.model_version, *place, row.p_up, *interval, *came, members)]
+    for vote in votes:
+        label = vote["model_version"]
+        found.append((label, *place, vote["p_up"], None, None, None, *came, [label]))
+    return found
 
 
 def _said(row: Any, name: str) -> tuple[str, int, int, float, float]:
