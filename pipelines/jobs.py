@@ -117,8 +117,8 @@ def recalibrate() -> None:
 
 @graph
 def outcomes() -> None:
-    """Fill outcomes of predictions whose horizon has passed."""
-    outcome_ops.fill_outcomes()
+    """Fill outcomes of predictions whose horizon has passed; measure who made them."""
+    outcome_ops.measure_answers(outcome_ops.fill_outcomes())
 
 
 @graph
@@ -196,7 +196,8 @@ recalibrate_job = _job(
 outcomes_job = _job(
     outcomes,
     description="Fill in what became of logged predictions: the realised returns of those whose "
-    "horizon has passed. A repeat adds only what is new.",
+    "horizon has passed. Then measure every version that answered over rolling windows, as a "
+    "table and a picture here and as metrics in MLflow. A repeat adds only what is new.",
     owner=QUANT_TEAM,
 )
 promote_job = _job(

@@ -1,9 +1,10 @@
-"""Commands of the models: train, search, evaluate, drift, recalibrate, promote, rollback."""
+"""Commands of the models, from training to what came of their answers."""
 
 from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -128,6 +129,39 @@ def recalibrate(
 ) -> None:
     """Refit each champion's calibrator on its last answers; a new version if it is better."""
     _show_champions("recalibrate", symbols, families, as_json)
+
+
+@friendly
+def outcomes(as_json: bool = JsonOption) -> None:
+    """Fill in what became of predictions, and measure every version that made them.
+
+    Figures are over rolling windows (`live_metrics.window_days`), by version and alias; each
+    new UTC midnight is logged to MLflow once.
+    """
+    from assets.steps.live_metrics import fill_and_measure
+
+    report, added, now_ms = fill_and_measure(load_settings())
+    told = {
+        "outcomes": added,
+        "now_ms": now_ms,
+        "live": report.rows(),
+        "unregistered": list(report.unknown),
+    }
+    emit(told, as_json, lambda: _print_live(report.rows(), report.unknown, added))
+
+
+def _print_live(rows: list[dict[str, Any]], unknown: Sequence[str], added: int) -> None:
+    say(f"{added} new outcomes")
+    for version, alias in dict.fromkeys((row["version"], row["alias"]) for row in rows):
+        own = [row for row in rows if (row["version"], row["alias"]) == (version, alias)]
+        names = [name for name in own[0] if name not in ("version", "alias", "window_days")]
+        table(
+            f"{version} as {alias}",
+            ["figure", *(f"{row['window_days']} d" for row in own)],
+            [[name, *(_short(row[name]) for row in own)] for name in names],
+        )
+    for label in unknown:
+        say(f"{label} answered and is not registered: it is left out")
 
 
 @friendly
