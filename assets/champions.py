@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.keys import family_key
@@ -58,21 +59,33 @@ def _state(
 ) -> ChampionState:
     import polars as pl
 
-    drift, worst_psi = _drift(instance, unit, version.label)
+    seen = _drift(instance, unit, version.label)
     own = trades.filter(pl.col("symbol").is_in(list(unit_symbols(settings, unit))))
     return ChampionState(
         unit=unit,
         version=version.version,
         data_end_ms=int(version.tags["data_end_ms"]),
-        drift=drift,
-        worst_psi=worst_psi,
+        drift=seen.status,
+        worst_psi=seen.worst_psi,
         trades=tuple(
             ClosedTrade(row["opened_ms"], row["pnl"]) for row in own.iter_rows(named=True)
         ),
+        concept=seen.concept,
+        concept_z=seen.concept_z,
     )
 
 
-def _drift(instance: DagsterInstance, unit: Unit, label: str) -> tuple[str | None, float | None]:
+@dataclass(frozen=True)
+class _Seen:
+    """The newest measurement of a version's drift; None where there is none."""
+
+    status: str | None = None
+    worst_psi: float | None = None
+    concept: str | None = None
+    concept_z: float | None = None
+
+
+def _drift(instance: DagsterInstance, unit: Unit, label: str) -> _Seen:
     """Return the newest drift of this version as the job `drift` observed it."""
     from dagster import AssetRecordsFilter
 
@@ -80,7 +93,13 @@ def _drift(instance: DagsterInstance, unit: Unit, label: str) -> tuple[str | Non
     found = instance.fetch_observations(wanted, limit=1).records
     observed = found[0].asset_observation if found else None
     if observed is None or observed.metadata["version"].value != label:
-        return None, None
-    figures = observed.metadata
-    psi = [float(str(value.value)) for name, value in figures.items() if name.startswith("psi_")]
-    return str(figures["status"].value), max(psi, default=None)
+        return _Seen()
+    shown = {name: value.value for name, value in observed.metadata.items()}
+    psi = [float(str(value)) for name, value in shown.items() if name.startswith("psi_")]
+    z = shown.get("concept_z")
+    return _Seen(
+        status=str(shown["status"]),
+        worst_psi=max(psi, default=None),
+        concept=str(shown["concept"]) if "concept" in shown else None,
+        concept_z=None if z is None else float(str(z)),
+    )

@@ -22,7 +22,7 @@ from dagster import (
 )
 
 from assets import metadata, steps
-from assets.checks import GATE_NAMES, check_specs, drift_result, gate_results
+from assets.checks import GATE_NAMES, check_specs, concept_result, drift_result, gate_results
 from assets.config import TrainingConfig
 from assets.keys import FEATURES, family_key
 from assets.partitions import units_partition
@@ -130,7 +130,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         ins={"judged": AssetIn(evaluation_key)},
         kinds={"evidently"},
         check_specs=check_specs(
-            ("psi",), family_key(family, "drift"), units_partition, blocking=()
+            ("psi", "concept"), family_key(family, "drift"), units_partition, blocking=()
         ),
         description="PSI of features and prediction: recent bars against the calibration slice.",
         partitions_def=units_partition,
@@ -145,6 +145,7 @@ def family_assets(family: str) -> list[AssetsDefinition]:
         found = steps.measure_drift(platform.settings, UnitTask(**judged["task"]))
         yield Output(judged, metadata=metadata.figures(found.figures))
         yield drift_result(found)
+        yield concept_result()
 
     @asset(
         key=family_key(family, "promotion"),

@@ -17,6 +17,7 @@ from dagster import (
 
 from assets.checks import report_check
 from assets.config import PromoteConfig, RollbackConfig, UnitsConfig, names
+from assets.drift_history import drift_looks, drift_picture
 from assets.keys import family_key
 from assets.metadata import figures, verdicts
 from assets.platform import Platform
@@ -69,7 +70,7 @@ def recalibrate_champions(
     return _look_at_champions(context, platform, config, look, report)
 
 
-@op(description="PSI of each champion's features and prediction over the last days.")
+@op(description="Drift of each champion: PSI of its inputs, and what outcomes say of its answers.")
 def measure_drift(
     context: OpExecutionContext, platform: Platform, config: UnitsConfig
 ) -> dict[str, Any]:
@@ -77,20 +78,30 @@ def measure_drift(
 
     def report(unit: Unit, found: live.Live) -> None:
         shown = figures({"version": found.version, **found.figures})
+        looks = drift_looks(context.instance, unit, found.version, found.figures)
         context.log_event(
-            AssetObservation(family_key(unit.family, "drift"), partition=unit.key, metadata=shown)
-        )
-        report_check(
-            context,
-            AssetCheckEvaluation(
-                asset_key=family_key(unit.family, "drift"),
-                check_name="psi",
-                passed=found.figures["status"] == "fine",
-                severity=AssetCheckSeverity.WARN,
+            AssetObservation(
+                family_key(unit.family, "drift"),
                 partition=unit.key,
-                metadata=shown,
-            ),
+                metadata={**shown, **drift_picture(platform.settings, unit, looks)},
+            )
         )
+        for name, passed in (
+            ("psi", found.figures["status"] == "fine"),
+            ("concept", found.figures["concept"] == "none"),
+        ):
+            report_check(
+                context,
+                AssetCheckEvaluation(
+                    asset_key=family_key(unit.family, "drift"),
+                    check_name=name,
+                    passed=passed,
+                    severity=AssetCheckSeverity.WARN,
+                    partition=unit.key,
+                    metadata=shown,
+                ),
+            )
+        context.log.info("%s: drift %s; %s", unit.name, shown["drift"], shown["advice"])
 
     return _look_at_champions(context, platform, config, live.drift_of_champion, report)
 

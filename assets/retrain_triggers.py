@@ -10,10 +10,13 @@ from tradewind.contracts import POOLED
 from tradewind.settings import MS_PER_DAY, RetrainTriggerSettings
 
 DRIFT = "drift"
+CONCEPT = "concept"
 AGE = "age"
 TRADES = "trades"
 WIN_RATE = "win_rate"
 ALERT = "alert"
+CLEARED = {DRIFT: "fine", CONCEPT: "none"}
+"""What ends an episode of each alarm; a warning between the two does not."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class ClosedTrade:
 class ChampionState:
     """A champion and what is known of it: its evidence's end, its drift, the trades of its symbols.
 
-    ``drift`` is the status of the newest measurement of this very version, None without one;
+    ``drift`` is the status of the newest measurement of this very version, None without one, and
+    ``concept`` the verdict of the outcomes in it, ``concept_z`` standard errors from none;
     ``trades`` are those of the symbols it serves, oldest first.
     """
 
@@ -38,6 +42,8 @@ class ChampionState:
     drift: str | None
     worst_psi: float | None
     trades: tuple[ClosedTrade, ...]
+    concept: str | None = None
+    concept_z: float | None = None
 
     @property
     def label(self) -> str:
@@ -89,6 +95,9 @@ def look(
     psi = "not measured" if champion.worst_psi is None else f"{champion.worst_psi:.3f}"
     if champion.drift == ALERT:
         reasons[DRIFT] = f"drift alarm, worst PSI {psi}"
+    z = "not judged" if champion.concept_z is None else f"z {champion.concept_z:.1f}"
+    if champion.concept == ALERT:
+        reasons[CONCEPT] = f"concept drift alarm, log-loss over its expectation by {z}"
     days = (now_ms - champion.data_end_ms) / MS_PER_DAY
     if days > max_age_days:
         reasons[AGE] = f"{days:.1f} days old, limit {max_age_days:g}"
@@ -102,6 +111,7 @@ def look(
         reasons[WIN_RATE] = f"win rate {shown} trades, limit {limits.min_win_rate:.0%}"
     looked_at = (
         f"{champion.label}: drift {champion.drift or 'not measured'} (PSI {psi}), "
+        f"outcomes {champion.concept or 'not measured'} ({z}), "
         f"{days:.1f} of {max_age_days:g} days old, "
         f"{len(own)} of {limits.new_trades} new trades, "
         f"win rate {shown} (limit {limits.min_win_rate:.0%} over {limits.win_rate_trades})"
@@ -128,6 +138,28 @@ def asks(findings: Sequence[Finding], asked: Mapping[str, Collection[str]]) -> l
         )
         for key, group in by_key.items()
     ]
+
+
+def still_asked(
+    asked: Mapping[str, Mapping[str, str]], champions: Sequence[ChampionState]
+) -> dict[str, dict[str, str]]:
+    """Return ``asked`` without the alarms of drift that have been measured to be over.
+
+    An alarm asks once, however often it is measured, and anew once it was cleared in between.
+    """
+    over = {
+        champion.label: {
+            name
+            for name, state in ((DRIFT, champion.drift), (CONCEPT, champion.concept))
+            if state == CLEARED[name]
+        }
+        for champion in champions
+    }
+    kept = {
+        label: {name: key for name, key in keys.items() if name not in over.get(label, ())}
+        for label, keys in asked.items()
+    }
+    return {label: keys for label, keys in kept.items() if keys}
 
 
 def remembered(

@@ -23,7 +23,7 @@ from dagster import SensorEvaluationContext as Context
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, RUN_KEY_TAG
 
 from assets.champions import champion_states
-from assets.retrain_triggers import Ask, asks, look, remembered
+from assets.retrain_triggers import Ask, asks, look, remembered, still_asked
 from pipelines.jobs import retrain_job
 from tradewind.settings import Settings, load_settings
 
@@ -70,12 +70,14 @@ def retrain_when_needed(context: Context) -> SensorResult:
     findings = [look(item, now_ms, limits, max_age_days=max_age_days) for item in champions]
     looked_at = "; ".join(finding.looked_at for finding in findings)
     context.log.info("looked at %s", looked_at)
-    before = _fulfilled(context.instance, memory["asked"])
+    before = still_asked(_fulfilled(context.instance, memory["asked"]), champions)
     new = [_numbered(context.instance, ask) for ask in asks(findings, before)]
     if not new:
         known = ", ".join(sorted(before)) or "none"
         text = f"nothing new: {looked_at}. Asked before: {known}"
-        return SensorResult(skip_reason=SkipReason(text))
+        # What is over is forgotten: the same alarm asks anew when it comes back.
+        cursor = json.dumps({**memory, "asked": before})
+        return SensorResult(skip_reason=SkipReason(text), cursor=cursor)
     for ask in new:
         context.log.info("asking for a retraining: %s", ask.reason)
     standing = [champion.label for champion in champions]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from registry.versions import RegisteredVersion
     from tradewind.models.base import Samples
     from tradewind.models.bundle import ModelBundle
+    from tradewind.models.concept_drift import ConceptReport
 
 MIN_ROWS = 200
 OF_ONE_UNIT = (
@@ -104,7 +105,13 @@ def evaluate_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
 
 
 def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
-    """Return PSI of the champion's features and prediction over the last days."""
+    """Return PSI of the champion's inputs and prediction, and what outcomes say of its answers.
+
+    ``status`` is that of PSI (data drift), ``concept`` the verdict of the outcomes, and ``drift``
+    which of the two has its alarm, with what to do in ``advice``. Outcomes that the bars tell by
+    now are filled in first.
+    """
+    from tradewind.models.concept_drift import ADVICE, drift_kind
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
 
@@ -117,7 +124,51 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     report = drift_report(
         bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
     )
-    return Live(champion.label, len(recent), {"status": report.status, **report.to_metrics()})
+    concept = _concept_of(settings, clock, champion)
+    kind = drift_kind(report.status, concept.verdict)
+    figures = {
+        "status": report.status,
+        "drift": kind.value,
+        "advice": ADVICE[kind],
+        **concept.figures(),
+        "looked_ms": clock.now_ms(),
+        "worst_feature": report.worst_feature,
+        **report.to_metrics(),
+    }
+    return Live(champion.label, len(recent), figures)
+
+
+def _concept_of(settings: Settings, clock: Clock, champion: RegisteredVersion) -> ConceptReport:
+    """Test what a champion answered under any alias in the last ``drift.concept_days``."""
+    import polars as pl
+
+    from assets.steps.live_metrics import seen_until, served_rows
+    from tradewind.ledger import fill_outcomes, open_ledger
+    from tradewind.ledger.answers import spoken_answers
+    from tradewind.market.ingest import store_for
+    from tradewind.models.concept_drift import concept_drift
+
+    now_ms, step_ms = clock.now_ms(), settings.market.timeframe_ms
+    with open_ledger(settings) as ledger:
+        fill_outcomes(settings, ledger, store_for(settings), now_ms)
+        said = spoken_answers(
+            ledger,
+            horizon=settings.training.horizon,
+            timeframe_ms=step_ms,
+            since_ms=now_ms - settings.drift.concept_days * MS_PER_DAY,
+            now_ms=now_ms,
+        )
+    own = (pl.col("label") == champion.label) & (pl.col("bar_ts") >= seen_until(champion))
+    rows = said.filter(own).unique(["symbol", "bar_ts"], keep="first", maintain_order=True)
+    served, metrics = served_rows(settings, rows), champion.metrics
+    return concept_drift(
+        served.ts,
+        served.p_up,
+        served.y,
+        horizon_ms=(settings.training.horizon + 1) * step_ms,
+        settings=settings.drift,
+        holdout_log_loss=metrics.get("wf_log_loss", metrics.get("log_loss")),
+    )
 
 
 def _log(

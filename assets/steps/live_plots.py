@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ class DriftLook:
     """One measurement of drift: its market time and figures, None where not measured."""
 
     at_ms: int
+    version: str
     worst_psi: float
     log_loss: float | None
     expected_log_loss: float | None
@@ -60,12 +62,18 @@ def live_plot(series: Sequence[LiveSeries], days: int) -> bytes:
 
 def drift_plot(looks: Sequence[DriftLook], settings: DriftSettings, title: str) -> bytes:
     """Return a PNG of the worst PSI with its limits, and of the live log-loss, look by look."""
+    from matplotlib.dates import date2num
+
     times = [look.at_ms for look in looks]
 
     def psi(axes: Axes) -> None:
         _line(axes, times, [look.worst_psi for look in looks], "worst PSI", PSI_COLOUR)
         axes.axhline(settings.warn, color=WARN, linestyle="--", label="warn")
         axes.axhline(settings.alert, color=ALERT, linestyle="--", label="alert")
+        for before, after in pairwise(looks):
+            if after.version != before.version:
+                moment = float(date2num(np.datetime64(after.at_ms, "ms")))
+                axes.axvline(moment, color=GUIDE, label=f"v{after.version.rpartition('/')[2]}")
         axes.set(ylabel="PSI", title=title, ylim=(0, None))
         axes.legend(fontsize=7)
 

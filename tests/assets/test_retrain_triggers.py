@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from assets.retrain_triggers import ChampionState, ClosedTrade, Finding, asks, remembered
+from assets.retrain_triggers import (
+    ChampionState,
+    ClosedTrade,
+    Finding,
+    asks,
+    remembered,
+    still_asked,
+)
 from assets.retrain_triggers import look as look_with
 from assets.units import Unit
 from tradewind.settings import MS_PER_DAY, RetrainTriggerSettings
@@ -121,3 +130,38 @@ def test_a_new_version_is_asked_for_anew_and_the_old_one_forgotten() -> None:
     assert remembered(before, [ask], [new.label]) == {
         "tradewind.lightgbm.POOLED/4": {"drift": ask.key}
     }
+
+
+def test_outcomes_that_left_the_forecasts_are_a_reason_of_their_own() -> None:
+    champion = replace(_champion(drift="alert", worst_psi=0.3), concept="alert", concept_z=4.2)
+    found = look(champion, NOW, LIMITS)
+    assert list(found.reasons) == ["drift", "concept"]
+    assert "by z 4.2" in found.reasons["concept"]
+    for state in ("warn", "none", None):
+        assert look(replace(_champion(), concept=state), NOW, LIMITS).reasons == {}
+    assert "outcomes warn (z 2.5)" in (
+        look(replace(_champion(), concept="warn", concept_z=2.5), NOW, LIMITS).looked_at
+    )
+
+
+def test_an_alarm_asks_again_only_after_it_was_over() -> None:
+    alarmed = replace(_champion(drift="alert"), concept="alert", concept_z=4.0)
+    asked: dict[str, dict[str, str]] = {}
+    times = []
+    states = ["alert", "alert", "warn", "alert", "none", None, "alert", "alert"]
+    for state in states:
+        champion = replace(alarmed, concept=state)
+        asked = still_asked(asked, [champion])
+        new = asks([look(champion, NOW, LIMITS)], asked)
+        times.append(any("concept" in why for ask in new for why in ask.why.values()))
+        asked = remembered(asked, new, [champion.label])
+    assert times == [True, False, False, False, False, False, True, False]
+    assert set(asked[alarmed.label]) == {"drift", "concept"}
+
+
+def test_other_reasons_are_not_forgotten_with_an_alarm() -> None:
+    champion = _champion(drift="fine")
+    kept = still_asked(
+        {champion.label: {"age": "k", "drift": "l"}, "x/1": {"drift": "m"}}, [champion]
+    )
+    assert kept == {champion.label: {"age": "k"}, "x/1": {"drift": "m"}}

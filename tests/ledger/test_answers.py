@@ -8,7 +8,7 @@ from tests.support.synthetic import START_MS
 from tests.support.trading_day import prediction
 from tradewind.contracts import Action, Outcome, Vote
 from tradewind.ledger import Ledger, PredictionRecord
-from tradewind.ledger.answers import realised_answers
+from tradewind.ledger.answers import realised_answers, spoken_answers
 
 STEP = 900_000
 NAME = "tradewind.xgboost.POOLED"
@@ -91,3 +91,25 @@ def test_each_version_that_spoke_of_a_bar_counts(ledger: Ledger) -> None:
 
 def test_nothing_said_gives_an_empty_table(ledger: Ledger) -> None:
     assert _found(ledger) == []
+
+
+def test_every_answer_and_vote_is_told_by_alias(ledger: Ledger) -> None:
+    votes = (_vote("tradewind.lightgbm.POOLED/9", 0.4), _vote(f"{NAME}/2", 0.55))
+    _log(ledger, 0, model_type="ensemble", model_version="ensemble-1", votes=votes, mu_low=-0.1)
+    _log(ledger, 0, role="shadow", served_by="challenger", model_version=f"{NAME}/3", p_up=0.7)
+    _log(ledger, 0, role="shadow", served_by="challenger", model_version=f"{NAME}/3", p_up=0.8)
+    _log(ledger, 1, model_version=f"{NAME}/2")  # no outcome yet
+    _outcomes(ledger, (0, 16, 1))
+    found = spoken_answers(ledger, horizon=16, timeframe_ms=STEP, since_ms=START_MS, now_ms=END)
+    told = found.select("label", "alias", "p_up", "mu_low", "fwd_ret", "y_up", "members").rows()
+    members = [vote.model_version for vote in votes]
+    assert told == [
+        ("ensemble-1", "champion", 0.6, -0.1, 0.01, 1.0, members),
+        (members[0], "champion", 0.4, None, 0.01, 1.0, [members[0]]),
+        (members[1], "champion", 0.55, None, 0.01, 1.0, [members[1]]),
+        (f"{NAME}/3", "challenger", 0.7, None, 0.01, 1.0, [f"{NAME}/3"]),
+    ]
+    early = spoken_answers(
+        ledger, horizon=16, timeframe_ms=STEP, since_ms=START_MS, now_ms=START_MS + 17 * STEP - 1
+    )
+    assert early.height == 0

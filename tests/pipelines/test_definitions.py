@@ -77,7 +77,7 @@ def test_checks() -> None:
     expected |= {("features", "finite"), ("features", "look_ahead")}
     for family in FAMILIES:
         expected |= {(f"{family}/evaluation", name) for name in DOMAIN_GATES}
-        expected.add((f"{family}/drift", "psi"))
+        expected |= {(f"{family}/drift", "psi"), (f"{family}/drift", "concept")}
     assert found == expected
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dagster import (
+    AssetKey,
+    AssetRecordsFilter,
     DagsterEventType,
     DagsterInstance,
     DagsterInvalidConfigError,
@@ -18,8 +21,10 @@ from dagster import (
 from registry.tracking import Tracking
 from registry.versions import find_alias
 from tests.support import serving
-from tradewind.ledger import open_ledger
+from tests.support.trading_day import prediction
+from tradewind.ledger import PredictionRecord, open_ledger
 from tradewind.ledger.clock import set_replay_clock
+from tradewind.market.active import store_for
 from tradewind.settings import MS_PER_DAY, Settings
 
 NAME = "tradewind.lightgbm.POOLED"
@@ -118,9 +123,11 @@ def test_evaluate_observes_each_champion(settings: Settings, instance: DagsterIn
 def test_drift_checks_each_champion(settings: Settings, instance: DagsterInstance) -> None:
     done = _run(instance, "drift", "measure_drift")
     assert done.success
-    (check,) = done.get_asset_check_evaluations()
+    check, concept = done.get_asset_check_evaluations()
     assert (check.asset_key.to_user_string(), check.check_name) == ("lightgbm/drift", "psi")
-    assert check.partition == "POOLED"
+    assert concept.check_name == "concept"
+    assert check.partition == concept.partition == "POOLED"
+    assert check.metadata["drift"].value in ("neither", "data", "concept", "both")
     (observed,) = [
         event.asset_observation_data.asset_observation
         for event in done.all_events
@@ -128,6 +135,40 @@ def test_drift_checks_each_champion(settings: Settings, instance: DagsterInstanc
     ]
     assert observed.metadata["version"].value == f"{NAME}/1"
     assert float(str(check.metadata["psi_p_up"].value)) >= 0
+
+
+def test_answers_that_were_wrong_raise_concept_drift(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    start = serving.NOW_MS - 8 * MS_PER_DAY
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        bars = store_for(settings).read_bars(symbol, "15m", until_ms=serving.NOW_MS, start_ms=start)
+        close = bars["close"].to_list()
+        said = [
+            prediction(symbol, ts, 0.3 if later > now else 0.7).model_copy(
+                update={"model_version": f"{NAME}/1"}
+            )
+            for ts, now, later in zip(bars["ts"], close, close[16:], strict=False)
+        ]
+        with open_ledger(settings) as ledger:
+            ledger.record_predictions(
+                [PredictionRecord(p, "champion", 1.0, f"{symbol} {p.bar_ts}") for p in said]
+            )
+    shown = []
+    for _ in range(2):  # the second look has a history
+        done = _run(instance, "drift", "measure_drift")
+        _, concept = done.get_asset_check_evaluations()
+        assert not concept.passed
+        shown.append(concept.metadata)
+    assert shown[0]["concept"].value == "alert"
+    assert shown[0]["drift"].value in ("concept", "both")
+    assert "retrain" in str(shown[0]["advice"].value)
+    assert shown[0]["concept_log_loss"].value == pytest.approx(-np.log(0.3))
+    looks = AssetRecordsFilter(AssetKey(["lightgbm", "drift"]), asset_partitions=["POOLED"])
+    (last, _) = instance.fetch_observations(looks, limit=5).records
+    picture = last.asset_observation.metadata["drift_over_time"].value
+    assert picture.startswith("![drift_over_time](data:image/png;base64,")
+    assert shown[1]["concept_z"].value == shown[0]["concept_z"].value
 
 
 def test_a_unit_without_a_champion_is_named(settings: Settings, instance: DagsterInstance) -> None:

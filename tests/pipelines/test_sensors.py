@@ -97,8 +97,13 @@ def _lose(ledger: Ledger, times: int) -> None:
         ledger.book(answer(target, OrderStatus.CANCELED))
 
 
-def _observe_drift(instance: DagsterInstance, status: str, version: str) -> None:
-    seen: dict[str, Any] = {"version": version, "status": status, "psi_rsi": 0.31, "psi_p_up": 0.02}
+def _observe_drift(
+    instance: DagsterInstance, status: str, version: str, **more: str | float
+) -> None:
+    seen: dict[str, Any] = {
+        **{"version": version, "status": status, "psi_rsi": 0.31, "psi_p_up": 0.02},
+        **more,
+    }
     instance.report_runless_asset_event(
         AssetObservation(AssetKey(["lightgbm", "drift"]), partition="POOLED", metadata=seen)
     )
@@ -125,6 +130,31 @@ def test_drift_of_this_version_asks_and_of_another_does_not(
     }
     _observe_drift(instance, "fine", f"{NAME}/1")
     assert "drift fine (PSI 0.310)" in _skipped(_tick(instance))
+
+
+def test_an_alarm_of_outcomes_asks_once_an_episode(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    def again(cursor: str) -> Any:
+        return _tick(instance, json.dumps({**json.loads(cursor), "last_s": 0}))
+
+    alarm = {"concept": "alert", "concept_z": 4.25}
+    _observe_drift(instance, "fine", f"{NAME}/1", **alarm)
+    first = _tick(instance)
+    (request,) = first.run_requests
+    reason = "concept drift alarm, log-loss over its expectation by z 4.2"
+    assert request.tags[REASON_TAG] == f"{NAME}/1 {reason}"
+    _ended(instance, request.run_key, DagsterRunStatus.SUCCESS)
+
+    _observe_drift(instance, "fine", f"{NAME}/1", **alarm)
+    same = again(first.cursor)
+    assert "nothing new" in _skipped(same)
+    _observe_drift(instance, "fine", f"{NAME}/1", concept="none", concept_z=0.5)
+    over = again(same.cursor)
+    assert "outcomes none (z 0.5)" in _skipped(over)
+    _observe_drift(instance, "fine", f"{NAME}/1", **alarm)
+    (second,) = again(over.cursor).run_requests
+    assert second.run_key != request.run_key
 
 
 def test_losses_in_the_ledger_ask_once(settings: Settings, instance: DagsterInstance) -> None:
