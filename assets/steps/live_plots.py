@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,8 +62,6 @@ def live_plot(series: Sequence[LiveSeries], days: int) -> bytes:
 
 def drift_plot(looks: Sequence[DriftLook], settings: DriftSettings, title: str) -> bytes:
     """Return a PNG of the worst PSI with its limits, and of the live log-loss, look by look."""
-    from matplotlib.dates import date2num
-
     times = [look.at_ms for look in looks]
 
     def psi(axes: Axes) -> None:
@@ -72,7 +70,7 @@ def drift_plot(looks: Sequence[DriftLook], settings: DriftSettings, title: str) 
         axes.axhline(settings.alert, color=ALERT, linestyle="--", label="alert")
         for before, after in pairwise(looks):
             if after.version != before.version:
-                moment = float(date2num(np.datetime64(after.at_ms, "ms")))
+                moment: Any = np.datetime64(after.at_ms, "ms")  # which the axis converts
                 axes.axvline(moment, color=GUIDE, label=f"v{after.version.rpartition('/')[2]}")
         axes.set(ylabel="PSI", title=title, ylim=(0, None))
         axes.legend(fontsize=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.samples import in_time_order, planted_samples
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.models.base import FloatArray
+from tradewind.models.concept_drift import DriftKind, Verdict, drift_kind
 from tradewind.models.drift import drift_report, psi
 from tradewind.models.drift_report import write_drift_html
 from tradewind.models.reference import Bins, Reference
@@ -59,6 +62,32 @@ def test_every_column_has_a_figure_and_a_status() -> None:
     assert set(report.psi) == set(report.statuses) == {*samples.wide_names, "p_up"}
     assert (report.statuses["x0"], report.statuses["x1"]) == ("alert", "fine")
     assert report.rows == len(samples)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda x: 3 * x,
+        lambda x: x + 1,
+        lambda x: 0 * x,
+        lambda x: 0 * x + x[0],
+        lambda x: x * np.nan,
+    ],
+    ids=["scaled", "shifted", "zero", "stuck", "silent"],
+)
+def test_a_broken_input_raises_data_drift_by_its_name(
+    broken: Callable[[FloatArray], FloatArray],
+) -> None:
+    samples = planted_samples(4_000)
+    p = np.random.default_rng(0).uniform(0.4, 0.6, 2_000)
+    reference = Reference.fit(samples.wide[:2_000], samples.wide_names, p)
+    recent = samples.wide[2_000:].copy()
+    sound = drift_report(reference, recent, samples.wide_names, p, settings=DriftSettings())
+    assert drift_kind(sound.status, Verdict.NONE) is DriftKind.NEITHER
+    recent[:, 1] = broken(recent[:, 1])
+    found = drift_report(reference, recent, samples.wide_names, p, settings=DriftSettings())
+    assert (found.status, found.worst_feature) == ("alert", "x1")
+    assert drift_kind(found.status, Verdict.NONE) is DriftKind.DATA
 
 
 def test_rows_of_other_features_are_refused() -> None:
