@@ -4,6 +4,7 @@ from tradewind.ledger.clock import LedgerClock, open_clock, read_clock, set_repl
 from tradewind.ledger.explain import Story
 from tradewind.ledger.lease import Lease, engine_alive
 from tradewind.ledger.ledger import Ledger, open_ledger
+from tradewind.ledger.members import MemberChange, MemberCode, MemberState, MemberStatus
 from tradewind.ledger.outcomes import fill_outcomes
 from tradewind.ledger.queries import EquityHistory, TradeResult
 from tradewind.ledger.records import (
@@ -32,6 +33,10 @@ __all__ = [
     "Ledger",
     "LedgerCheck",
     "LedgerClock",
+    "MemberChange",
+    "MemberCode",
+    "MemberState",
+    "MemberStatus",
     "Position",
     "PredictionRecord",
     "Snapshot",

@@ -12,6 +12,7 @@ from tradewind.ledger.decisions import DecisionBook
 from tradewind.ledger.explain import Story, explain_decision
 from tradewind.ledger.interventions import InterventionBook
 from tradewind.ledger.lease import engine_alive
+from tradewind.ledger.members import MemberBook
 from tradewind.ledger.predictions import PredictionBook
 from tradewind.ledger.queries import QueryBook
 from tradewind.ledger.records import BrokerBook, LedgerCheck
@@ -20,10 +21,10 @@ from tradewind.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version"
-HEAD = "books_0002"
+HEAD = "books_0003"
 
 
-class Ledger(PredictionBook, DecisionBook, MoneyBook, QueryBook, InterventionBook):
+class Ledger(PredictionBook, DecisionBook, MoneyBook, QueryBook, InterventionBook, MemberBook):
     """Every table behind one object; safe to use from several threads and processes.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What serving said, what became of it, and which members may speak."""
+"""What serving said, and what became of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tradewind.contracts import Outcome
 from tradewind.ledger.database import Database
 from tradewind.ledger.frames import frame, window
 from tradewind.ledger.records import PredictionRecord, Role
-from tradewind.ledger.schema import member_state, outcomes, predictions
+from tradewind.ledger.schema import outcomes, predictions
 
 COPIED = (
     "symbol",
@@ -52,7 +52,7 @@ def _row(record: PredictionRecord, now: int) -> dict[str, Any]:
 
 
 class PredictionBook:
-    """Predictions, outcomes and member states."""
+    """Predictions and outcomes."""
 
     db: Database
 
@@ -111,21 +111,3 @@ class PredictionBook:
         )
         with self.db.read() as connection:
             return frame(connection, query)
-
-    def member_state(self) -> dict[tuple[str, str], tuple[bool, str]]:
-        """Return (family, key) → (enabled, why); a member that is absent is enabled."""
-        with self.db.read() as connection:
-            rows = connection.execute(select(member_state)).all()
-        return {(row.family, row.key): (row.enabled, row.why) for row in rows}
-
-    def set_member_state(self, family: str, key: str, *, enabled: bool, why: str) -> None:
-        """Enable or disable one ensemble member, saying why."""
-        row = {
-            "family": family,
-            "key": key,
-            "enabled": enabled,
-            "why": why,
-            "updated_ms": _wall_ms(),
-        }
-        with self.db.write() as connection:
-            self.db.upsert(connection, member_state, row)

@@ -222,9 +222,36 @@ member_state = Table(
     metadata,
     Column("family", String(32), primary_key=True),
     Column("key", String(32), primary_key=True),
-    Column("enabled", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("code", String(32), nullable=False),
     Column("why", Text, nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("retrain", Boolean, nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+)
+
+member_changes = Table(
+    "member_changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("family", String(32), nullable=False),
+    Column("key", String(32), nullable=False),
+    Column("before", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("code", String(32), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("retrain", Boolean, nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("market_ms", BigInteger, nullable=False),
+    Column("wall_ms", BigInteger, nullable=False),
+    Index("ix_member_changes_member", "family", "key", "id"),
 )
 
 clock = Table(
