@@ -37,6 +37,8 @@ from tradewind._settings_base import TIMEFRAME_MS as TIMEFRAME_MS
 from tradewind._settings_base import Fraction as Fraction
 from tradewind._settings_base import Section as Section
 from tradewind._settings_base import Timeframe as Timeframe
+from tradewind._supervisor_settings import Limit as Limit
+from tradewind._supervisor_settings import SupervisorSettings as SupervisorSettings
 from tradewind._training_settings import CalibrationSettings as CalibrationSettings
 from tradewind._training_settings import DriftSettings as DriftSettings
 from tradewind._training_settings import GateSettings as GateSettings
@@ -198,6 +200,7 @@ class ServingSettings(Section):
     poll_s: float = Field(2.0, gt=0, description="how often an alias change is looked for")
     max_concurrency: int = Field(64, ge=1)
     timeout_s: float = Field(30, gt=0)
+    members_poll_s: float = Field(2.0, gt=0, description="how often member states are read")
     flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
     log_queue: int = Field(10_000, ge=1)
     threads: int = Field(8, ge=1, description="threads of BentoML's own API")
@@ -445,6 +448,7 @@ class Settings(BaseSettings):
     live_metrics: LiveMetricSettings = LiveMetricSettings()
     drift: DriftSettings = DriftSettings()
     retrain_triggers: RetrainTriggerSettings = RetrainTriggerSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
     registry: RegistrySettings = RegistrySettings()
     links: LinkSettings = LinkSettings()
     serving: ServingSettings = ServingSettings()
