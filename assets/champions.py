@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,13 @@ def champion_states(
     with open_ledger(settings) as ledger:
         now_ms = open_clock(settings, ledger).now_ms()
         trades = ledger.trades()
+        asking = {item.version: item.why for item in ledger.members() if item.retrain}
     states = []
     for version in champions:
         unit = Unit(version.family, version.key)
         known = version.key in settings.market.symbols or version.key == POOLED
         if known and version.family in settings.training.families:
-            states.append(_state(settings, instance, unit, version, trades))
+            states.append(_state(settings, instance, unit, version, trades, asking))
     return states, now_ms
 
 
@@ -56,6 +58,7 @@ def _state(
     unit: Unit,
     version: RegisteredVersion,
     trades: pl.DataFrame,
+    asking: Mapping[str, str],
 ) -> ChampionState:
     import polars as pl
 
@@ -72,6 +75,7 @@ def _state(
         ),
         concept=seen.concept,
         concept_z=seen.concept_z,
+        supervisor=asking.get(version.label),
     )
 
 

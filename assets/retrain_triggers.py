@@ -14,6 +14,7 @@ CONCEPT = "concept"
 AGE = "age"
 TRADES = "trades"
 WIN_RATE = "win_rate"
+SUPERVISOR = "supervisor"
 ALERT = "alert"
 CLEARED = {DRIFT: "fine", CONCEPT: "none"}
 """What ends an episode of each alarm; a warning between the two does not."""
@@ -33,7 +34,8 @@ class ChampionState:
 
     ``drift`` is the status of the newest measurement of this very version, None without one, and
     ``concept`` the verdict of the outcomes in it, ``concept_z`` standard errors from none;
-    ``trades`` are those of the symbols it serves, oldest first.
+    ``trades`` are those of the symbols it serves, oldest first. ``supervisor`` is why the model
+    supervisor asks for a retraining of this version, None where it does not.
     """
 
     unit: Unit
@@ -44,6 +46,7 @@ class ChampionState:
     trades: tuple[ClosedTrade, ...]
     concept: str | None = None
     concept_z: float | None = None
+    supervisor: str | None = None
 
     @property
     def label(self) -> str:
@@ -109,12 +112,15 @@ def look(
     shown = "no trades" if rate is None else f"{rate:.1%} of the last {len(recent)}"
     if rate is not None and len(recent) >= limits.win_rate_trades and rate < limits.min_win_rate:
         reasons[WIN_RATE] = f"win rate {shown} trades, limit {limits.min_win_rate:.0%}"
+    if champion.supervisor is not None:
+        reasons[SUPERVISOR] = f"the supervisor asks: {champion.supervisor}"
     looked_at = (
         f"{champion.label}: drift {champion.drift or 'not measured'} (PSI {psi}), "
         f"outcomes {champion.concept or 'not measured'} ({z}), "
         f"{days:.1f} of {max_age_days:g} days old, "
         f"{len(own)} of {limits.new_trades} new trades, "
-        f"win rate {shown} (limit {limits.min_win_rate:.0%} over {limits.win_rate_trades})"
+        f"win rate {shown} (limit {limits.min_win_rate:.0%} over {limits.win_rate_trades}), "
+        f"supervisor {'asks' if champion.supervisor else 'asks for nothing'}"
     )
     return Finding(champion, reasons, looked_at)
 

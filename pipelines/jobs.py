@@ -1,4 +1,4 @@
-"""Jobs: data, retrain, search, evaluate, drift, outcomes, recalibrate, and those of aliases.
+"""Jobs: data, retrain, search, evaluate, drift, outcomes, recalibrate, supervise, aliases.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """
@@ -19,7 +19,7 @@ from dagster import (
     multiprocess_executor,
 )
 
-from assets import outcome_ops, release_ops, search_ops, store_ops
+from assets import outcome_ops, release_ops, search_ops, store_ops, supervise_ops
 from assets import retrain_ops as ops
 from assets.config import (
     Choices,
@@ -122,6 +122,12 @@ def outcomes() -> None:
 
 
 @graph
+def supervise() -> None:
+    """Judge the live members of the ensemble."""
+    supervise_ops.judge_members()
+
+
+@graph
 def promote() -> None:
     """Promote by hand."""
     release_ops.promote_version()
@@ -198,6 +204,13 @@ outcomes_job = _job(
     description="Fill in what became of logged predictions: the realised returns of those whose "
     "horizon has passed. Then measure every version that answered over rolling windows, as a "
     "table and a picture here and as metrics in MLflow. A repeat adds only what is new.",
+    owner=QUANT_TEAM,
+)
+supervise_job = _job(
+    supervise,
+    description="Judge each champion that votes in the ensemble by its answers and what came of "
+    "them: calibration, accuracy, bias, flips, errors, latency. It is warned, disabled or let "
+    "back, with hysteresis; serving follows within seconds. A person's word stands.",
     owner=QUANT_TEAM,
 )
 promote_job = _job(

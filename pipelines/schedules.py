@@ -13,6 +13,7 @@ from pipelines.jobs import (
     recalibrate_job,
     retrain_job,
     store_upkeep_job,
+    supervise_job,
 )
 from tradewind.settings import load_settings
 
@@ -72,6 +73,17 @@ outcomes_hourly = ScheduleDefinition(
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.STOPPED,
     description="Fill in what became of logged predictions, five minutes past each hour.",
+)
+
+
+supervise_hourly = ScheduleDefinition(
+    name="supervise_hourly",
+    job=supervise_job,
+    cron_schedule="10 * * * *",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Judge the live members of the ensemble, ten minutes past each hour: after the "
+    "outcomes of outcomes_hourly, which has to be on for there to be any.",
 )
 
 

@@ -49,8 +49,9 @@ TAG_LIMIT = 250
     minimum_interval_seconds=load_settings().retrain_triggers.check_s,
     default_status=DefaultSensorStatus.STOPPED,
     description="Asks for a retraining of a champion on a drift alarm (measured by the job "
-    "`drift`), an age over the limit, enough new closed trades since its training, or a live win "
-    "rate under the limit. The reason is the run's tag `tradewind/reason`. The same reason for "
+    "`drift`), an age over the limit, enough new closed trades since its training, a live win "
+    "rate under the limit, or when the model supervisor asks (job `supervise`). "
+    "The reason is the run's tag `tradewind/reason`. The same reason for "
     "the same version asks once, and again after a run that did not end in SUCCESS; not "
     "while a retraining is queued or running, nor within the "
     "pause after a request. The numbers are the settings `retrain_triggers` and "

@@ -8,14 +8,15 @@ from typing import Any
 
 from serving.loaded import LoadedModel, RowForecast
 from serving.signals import signal_of
-from tradewind.contracts import Action, Signal
+from tradewind.contracts import Action, DisabledMember, Signal
 from tradewind.errors import TradewindError
-from tradewind.models.ensemble import Member, combine_members
+from tradewind.models.ensemble import Member, combine_members, silent_vote
 from tradewind.settings import ServingSettings
 
 log = logging.getLogger("tradewind.serving")
 
 VOTED = {Action.BUY: Signal.ENTRY_LONG, Action.SELL: Signal.ENTRY_SHORT, Action.HOLD: Signal.HOLD}
+NOBODY: Mapping[str, LoadedModel] = {}
 WORST_FIRST = ("failed", "unknown")
 
 
@@ -24,6 +25,9 @@ def values_of(
     forecasts: Mapping[str, RowForecast | TradewindError],
     missing: Sequence[str],
     settings: ServingSettings,
+    *,
+    silent: Mapping[str, LoadedModel] = NOBODY,
+    disabled: Sequence[DisabledMember] = (),
 ) -> dict[str, Any]:
     """Return the fields of a `Prediction` that come from the models.
 
@@ -33,6 +37,10 @@ def values_of(
         By family; a member whose forecast failed is left out and named.
     missing
         Members without a champion, or disabled.
+    silent
+        Of the disabled ones, those that are asked all the same: their votes have weight 0.
+    disabled
+        Who is disabled, and why.
 
     Raises
     ------
@@ -40,6 +48,7 @@ def values_of(
         ``no_champion`` if no member is left; if the last one failed, why it did.
     """
     members, failed = _members(models, forecasts)
+    unheard, _ = _members(silent, forecasts)
     if failed and not members:
         raise next(iter(failed.values()))
     gone = (*missing, *failed)
@@ -64,8 +73,13 @@ def values_of(
         "model_version": found.version,
         "gates": _gates([models[member.family] for member in members]),
         "consensus": found.consensus,
-        "votes": found.votes,
+        "votes": (
+            *found.votes,
+            *(silent_vote(member, settings.base_threshold) for member in unheard),
+        ),
         "missing_members": found.missing,
+        "disabled_members": tuple(disabled),
+        "failed_members": tuple(failed),
         "mu_low": found.mu_low,
         "mu_high": found.mu_high,
         "out_of_range": _out_of_range(members, forecasts),
@@ -97,6 +111,7 @@ def _members(
                 skill=model.skill,
                 mu_low=forecast.mu_low,
                 mu_high=forecast.mu_high,
+                latency_ms=forecast.elapsed_ms,
             )
         )
     return members, failed
@@ -127,8 +142,9 @@ def _mc_samples(
     models: Mapping[str, LoadedModel], forecasts: Mapping[str, RowForecast | TradewindError]
 ) -> int | None:
     """Return the passes of the stochastic member, None if there is none."""
-    for family, forecast in forecasts.items():
-        if models[family].stochastic and isinstance(forecast, RowForecast):
+    for family, model in models.items():
+        forecast = forecasts[family]
+        if model.stochastic and isinstance(forecast, RowForecast):
             return forecast.passes
     return None
 

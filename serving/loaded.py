@@ -48,9 +48,10 @@ class RowForecast:
     mu_low: float | None = None
     mu_high: float | None = None
     out_of_range: tuple[str, ...] = ()
+    elapsed_ms: float | None = None
 
 
-APART = ("passes", "mu_low", "mu_high", "out_of_range")
+APART = ("passes", "mu_low", "mu_high", "out_of_range", "elapsed_ms")
 NUMBERS = tuple(item.name for item in fields(RowForecast) if item.name not in APART)
 """What every forecast has, a finite number a row."""
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from serving.member_table import MemberTable
 from serving.models import Slot
 from tradewind.contracts import Prediction
+from tradewind.ledger.members import MemberStatus
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 LATEST: Final = "mostrecent"  # of several processes, the one that wrote last speaks
 REGIME_STATE = {"trend": 1, "neutral": 0, "meanrev": -1}
 UNCERTAIN_TYPES = ("deep_transformer", "ensemble")
+MEMBER_STATE = {MemberStatus.ENABLED: 0, MemberStatus.WARNED: 1, MemberStatus.DISABLED: 2}
+LEAST_MEMBERS = 2
+"""Fewer than these are no ensemble."""
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -70,6 +75,18 @@ class ServingMetrics:
             "model_load_failed", "1 while the wanted version cannot be loaded", "name", "alias"
         )
         self.registry_up = gauge("registry_up", "1 if the last poll of the registry succeeded")
+        self.member_state = gauge(
+            "member_state", "Ensemble member: 0 enabled, 1 warned, 2 disabled", "family", "key"
+        )
+        self.member_states_up = gauge(
+            "member_states_up", "1 if the last read of the members' states succeeded"
+        )
+        self.members_voting = gauge(
+            "members_voting", "Members with a vote in the last ensemble answer", "symbol"
+        )
+        self.few_members = counter(
+            "few_members", "Ensemble answers of fewer than two members", "symbol"
+        )
         self.log_depth = gauge("log_queue_depth", "Predictions waiting to be written")
         self.log_dropped = counter("log_dropped", "Predictions lost because the queue was full")
         self.predictions = counter(
@@ -118,6 +135,20 @@ class ServingMetrics:
             self.out_of_range.labels(symbol).inc()
         if kind in UNCERTAIN_TYPES:
             self.uncertainty.labels(symbol).set(prediction.uncertainty)
+
+    def voted(self, prediction: Prediction) -> None:
+        """Show how many members an ensemble's answer rests on, and count those of one."""
+        silent = {item.family for item in prediction.disabled_members}
+        voting = sum(vote.family not in silent for vote in prediction.votes)
+        self.members_voting.labels(prediction.symbol).set(voting)
+        if voting < LEAST_MEMBERS:
+            self.few_members.labels(prediction.symbol).inc()
+
+    def members_read(self, members: MemberTable) -> None:
+        """Show the members' states, and whether they are of now."""
+        self.member_states_up.set(int(members.problem is None))
+        for (family, key), state in members.states.items():
+            self.member_state.labels(family, key).set(MEMBER_STATE[state.state])
 
     def refused(self, kind: str) -> None:
         """Count an error by kind, the code of the error contract."""

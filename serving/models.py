@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from registry import versions
 from serving.loaded import LoadedModel
+from serving.member_table import MemberTable, told
 from tradewind.contracts import POOLED, registered_name
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.ledger.members import MemberState
 from tradewind.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +56,9 @@ class Observer(Protocol):
     def registry_reachable(self, reachable: bool) -> None:
         """Take note of the outcome of a poll."""
 
+    def members_read(self, members: MemberTable) -> None:
+        """Take note of the members' states, as known by now."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -71,7 +77,7 @@ class Snapshot:
     wanted: Mapping[Slot, int] = field(default_factory=dict)
     failures: Mapping[Slot, Failure] = field(default_factory=dict)
     swapped_ms: Mapping[Slot, int] = field(default_factory=dict)
-    disabled: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    members: MemberTable = field(default_factory=MemberTable)
     problem: TradewindError | None = None
     read: bool = False
 
@@ -90,8 +96,13 @@ class Snapshot:
 
     def is_disabled(self, model: LoadedModel, symbol: str) -> bool:
         """Tell whether the supervisor has taken the model out, for a symbol or altogether."""
+        return self.disabling(model, symbol) is not None
+
+    def disabling(self, model: LoadedModel, symbol: str) -> MemberState | None:
+        """Return the state that has taken the model out, for a symbol or altogether."""
         family = model.registered.family
-        return any((family, key) in self.disabled for key in (symbol, model.registered.key))
+        states = (self.members.states.get((family, key)) for key in (symbol, model.registered.key))
+        return next((state for state in states if state and not state.enabled), None)
 
     def not_ready(self, settings: Settings) -> TradewindError | None:
         """Return why this snapshot cannot serve every traded symbol, None if it can."""
@@ -129,6 +140,21 @@ def no_champion(family: str, symbol: str) -> TradewindError:
     )
 
 
+def unavailable(snapshot: Snapshot, family: str, symbol: str) -> TradewindError:
+    """Return why no model answers: registry never read, version not loadable, or none."""
+    if not snapshot.read and snapshot.problem is not None:
+        return snapshot.problem
+    slot = snapshot.slot(family, symbol)
+    failure = snapshot.failures.get(slot) if slot else None
+    if slot and failure:
+        return TradewindError(
+            ErrorCode.MODEL_UNUSABLE,
+            f"champion {slot[0]} version {failure.version} cannot be loaded ({failure.reason})",
+            "Roll back with the Dagster job `rollback`, or train again",
+        )
+    return no_champion(family, symbol)
+
+
 class ModelTable:
     """Follows the registry's aliases; `refresh` is called again and again.
 
@@ -139,8 +165,8 @@ class ModelTable:
         before the tracking server does.
     load
         Fetches, loads and warms a version: (tracking, name, version).
-    read_disabled
-        Returns the members that the supervisor has disabled: {(family, key): why}.
+    read_members
+        Returns the states of the members, as the ledger has them.
     observer
         Told of swaps, failures and polls.
     """
@@ -151,16 +177,18 @@ class ModelTable:
         *,
         connect: Callable[[], Tracking],
         load: Callable[[Tracking, str, int], LoadedModel],
-        read_disabled: Callable[[], Mapping[tuple[str, str], str]],
+        read_members: Callable[[], Sequence[MemberState]],
         observer: Observer,
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._load = load
-        self._read_disabled = read_disabled
+        self._read_members = read_members
         self._observer = observer
         self._tracking: Tracking | None = None
         self._snapshot = Snapshot()
+        # Two threads replace it: the one that reads members must not undo a swap of models.
+        self._replacing = threading.Lock()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -168,10 +196,11 @@ class ModelTable:
         return self._snapshot
 
     def refresh(self) -> None:
-        """Poll once: load what is new, drop what has no alias any more, swap.
+        """Poll once: read the members, load what is new, drop what has no alias any more, swap.
 
         An unreachable registry changes nothing but the snapshot's ``problem``.
         """
+        self.refresh_members()
         try:
             if self._tracking is None:
                 self._tracking = self._connect()
@@ -180,10 +209,28 @@ class ModelTable:
             if self._snapshot.problem is None:
                 log.warning("registry unreachable, loaded versions go on serving: %s", problem)
             self._observer.registry_reachable(False)
-            self._snapshot = replace(self._snapshot, problem=problem)
+            with self._replacing:
+                self._snapshot = replace(self._snapshot, problem=problem)
             return
         self._observer.registry_reachable(True)
         self._swap_in(dict(self._wanted(table)))
+
+    def refresh_members(self) -> None:
+        """Read the members' states; a ledger that is away leaves the last known ones."""
+        before = self._snapshot.members
+        try:
+            now = MemberTable.of(self._read_members())
+        except TradewindError as problem:
+            if before.problem is None:
+                log.warning("member states cannot be read, the last known ones hold: %s", problem)
+            now = replace(before, problem=problem)
+        if before.problem is not None and now.problem is None:
+            log.info("member states can be read again")
+        for text in told(before, now):
+            log.warning("%s", text)
+        with self._replacing:
+            self._snapshot = replace(self._snapshot, members=now)
+        self._observer.members_read(now)
 
     def _wanted(self, table: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[Slot, int]]:
         """Yield the slots of our families that can answer for a traded symbol."""
@@ -214,14 +261,15 @@ class ModelTable:
                 models[slot] = swapped[slot] = outcome
                 loaded[slot[0], version] = outcome
         now_ms = time.time_ns() // 1_000_000
-        self._snapshot = Snapshot(
-            models=models,
-            wanted=wanted,
-            failures=failures,
-            swapped_ms={**before.swapped_ms, **dict.fromkeys(swapped, now_ms)},
-            disabled=self._disabled(before),
-            read=True,
-        )
+        with self._replacing:
+            self._snapshot = Snapshot(
+                models=models,
+                wanted=wanted,
+                failures=failures,
+                swapped_ms={**before.swapped_ms, **dict.fromkeys(swapped, now_ms)},
+                members=self._snapshot.members,
+                read=True,
+            )
         for slot, model in swapped.items():
             log.info("%s of %s is now version %s", slot[1], slot[0], model.registered.version)
             self._observer.swapped(slot, model)
@@ -249,13 +297,6 @@ class ModelTable:
             self._observer.load_failed(slot, version, str(error))
             retry_at = time.monotonic() + self._settings.serving.reload_retry_s
             return Failure(version, _first_line(error), retry_at)
-
-    def _disabled(self, before: Snapshot) -> Mapping[tuple[str, str], str]:
-        try:
-            return self._read_disabled()
-        except TradewindError as error:
-            log.warning("member state cannot be read, the last known one holds: %s", error)
-            return before.disabled
 
 
 def _first_line(error: Exception) -> str:

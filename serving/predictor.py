@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,16 @@ import numpy as np
 from serving import ensemble
 from serving.live_view import LiveView
 from serving.loaded import Item, LoadedModel, RowForecast
+from serving.members import Chosen, choose
 from serving.metrics import ServingMetrics
-from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, no_champion
+from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, unavailable
 from serving.prediction_log import PredictionLog
 from serving.questions import FAMILY, MODEL_TYPE, Ask, Kind, Problem, Question
 from serving.signals import signal_of
-from tradewind.contracts import Prediction, decision_id
+from tradewind.contracts import DisabledMember, Prediction, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.ledger.records import PredictionRecord, Role
-from tradewind.models.ensemble import voting_families
 from tradewind.settings import RangeSettings, ServingSettings, Settings
 
 Answer = Prediction | Problem
@@ -42,6 +42,13 @@ class _Ready:
     row: FeatureRow
     members: Mapping[str, LoadedModel]
     missing: tuple[str, ...] = ()
+    silent: Mapping[str, LoadedModel] = field(default_factory=dict)
+    disabled: tuple[DisabledMember, ...] = ()
+
+    @property
+    def asked(self) -> Mapping[str, LoadedModel]:
+        """Return every model whose forecast is wanted, those of disabled members too."""
+        return {**self.members, **self.silent}
 
     @property
     def item(self) -> Item:
@@ -97,14 +104,16 @@ class Predictor:
     def _prepare(self, snapshot: Snapshot, question: Question, ask: Ask) -> _Ready | Problem:
         try:
             self._check_known(ask.symbol)
-            members, missing = self._members(snapshot, question, ask.symbol)
+            chosen = self._members(snapshot, question, ask.symbol)
             row = self._view.latest(ask.symbol)
             self._check_fresh(row, question.allow_stale)
         except TradewindError as error:
             return Problem(ask.symbol, error)
         if ask.window is not None:
             row = _with_window(row, ask.window)
-        return _Ready(ask, row, members, missing)
+        return _Ready(
+            ask, row, chosen.members, chosen.missing, chosen.silent, tuple(chosen.disabled)
+        )
 
     def _check_known(self, symbol: str) -> None:
         known = self._settings.market.symbols
@@ -125,16 +134,14 @@ class Predictor:
                 "Launch the Dagster job `ingest`, or ask with allow_stale=1",
             )
 
-    def _members(
-        self, snapshot: Snapshot, question: Question, symbol: str
-    ) -> tuple[dict[str, LoadedModel], tuple[str, ...]]:
-        """Return the models that answer, by family, and the members that are missing."""
+    def _members(self, snapshot: Snapshot, question: Question, symbol: str) -> Chosen:
+        """Return the models that answer, by family, and the members that do not."""
         if question.kind is Kind.ENSEMBLE:
-            return self._ensemble_members(snapshot, symbol)
+            return choose(snapshot, self._settings, symbol)
         family = FAMILY[question.kind]
         model = snapshot.resolve(family, symbol, question.alias)
         if model is not None:
-            return {family: model}, ()
+            return Chosen({family: model})
         if question.alias == CHALLENGER:
             raise TradewindError(
                 ErrorCode.NO_CHALLENGER,
@@ -142,32 +149,22 @@ class Predictor:
                 "Ask without shadow=1, or launch the Dagster job `retrain`: a version that "
                 "passes the gates becomes challenger",
             )
-        raise _unavailable(snapshot, family, symbol)
-
-    def _ensemble_members(
-        self, snapshot: Snapshot, symbol: str
-    ) -> tuple[dict[str, LoadedModel], tuple[str, ...]]:
-        members: dict[str, LoadedModel] = {}
-        missing: list[str] = []
-        for family in voting_families(self._settings):
-            model = snapshot.resolve(family, symbol)
-            if model is None or snapshot.is_disabled(model, symbol):
-                missing.append(family)
-            else:
-                members[family] = model
-        if not members:
-            raise _unavailable(snapshot, " or ".join(missing), symbol)
-        return members, tuple(missing)
+        raise unavailable(snapshot, family, symbol)
 
     def _answer(self, question: Question, ready: _Ready, forecasts: Forecasts) -> Answer:
         found = {
             family: forecasts[model.model_version, _key(ready)]
-            for family, model in ready.members.items()
+            for family, model in ready.asked.items()
         }
         try:
             if question.kind is Kind.ENSEMBLE:
                 values = ensemble.values_of(
-                    ready.members, found, ready.missing, self._settings.serving
+                    ready.members,
+                    found,
+                    ready.missing,
+                    self._settings.serving,
+                    silent=ready.silent,
+                    disabled=ready.disabled,
                 )
             else:
                 values = _single_values(ready, found, self._settings.serving)
@@ -220,6 +217,8 @@ class Predictor:
             if isinstance(answer, Problem) or ask.window is not None:
                 continue
             self._metrics.answered(answer, shadow=shadow)
+            if question.kind is Kind.ENSEMBLE:
+                self._metrics.voted(answer)
             role: Role = "shadow" if shadow else "champion"
             records.append(PredictionRecord(answer, role, latency_ms, request_id))
         self._log.put(records)
@@ -230,22 +229,33 @@ def _forward(ready: Sequence[_Ready], n_samples: int, ranges: RangeSettings) -> 
     by_model: dict[str, tuple[LoadedModel, dict[str, Item]]] = {}
     items: defaultdict[str, dict[str, Item]] = defaultdict(dict)
     for entry in ready:
-        for model in entry.members.values():
+        for model in entry.asked.values():
             items[model.model_version][_key(entry)] = entry.item
             by_model[model.model_version] = (model, items[model.model_version])
     found: dict[tuple[str, str], RowForecast | TradewindError] = {}
     for version, (model, rows) in by_model.items():
+        started = time.perf_counter()
         try:
             forecasts: Sequence[RowForecast | TradewindError] = model.forecast(
                 list(rows.values()), n_samples
             )
         except TradewindError as error:
             forecasts = [_alone(model, item, n_samples, error) for item in rows.values()]
+        elapsed_ms = (time.perf_counter() - started) * 1000
         found |= {
-            (version, key): _within(value, version, ranges)
+            (version, key): _within(_timed(value, elapsed_ms), version, ranges)
             for key, value in zip(rows, forecasts, strict=True)
         }
     return found
+
+
+def _timed(
+    forecast: RowForecast | TradewindError, elapsed_ms: float
+) -> RowForecast | TradewindError:
+    """Return the forecast with the time of its forward, which all its rows share."""
+    if isinstance(forecast, TradewindError):
+        return forecast
+    return replace(forecast, elapsed_ms=elapsed_ms)
 
 
 def _within(
@@ -310,18 +320,3 @@ def _with_window(row: FeatureRow, window: np.ndarray[Any, Any]) -> FeatureRow:
     """Return the row with the caller's window, under a fingerprint of its own."""
     digest = hashlib.sha256(np.ascontiguousarray(window).tobytes()).hexdigest()
     return replace(row, deep=window, fingerprint=f"window-{digest[:16]}")
-
-
-def _unavailable(snapshot: Snapshot, family: str, symbol: str) -> TradewindError:
-    """Return why no model answers: registry never read, version not loadable, or none."""
-    if not snapshot.read and snapshot.problem is not None:
-        return snapshot.problem
-    slot = snapshot.slot(family, symbol)
-    failure = snapshot.failures.get(slot) if slot else None
-    if slot and failure:
-        return TradewindError(
-            ErrorCode.MODEL_UNUSABLE,
-            f"champion {slot[0]} version {failure.version} cannot be loaded ({failure.reason})",
-            "Roll back with the Dagster job `rollback`, or train again",
-        )
-    return no_champion(family, symbol)

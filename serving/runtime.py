@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from serving.background import Repeater
@@ -50,7 +49,7 @@ class Runtime:
             settings,
             connect=self._connect,
             load=self._load,
-            read_disabled=self._disabled,
+            read_members=self.ledger.members,
             observer=self.metrics,
         )
         self.log = PredictionLog(
@@ -67,6 +66,7 @@ class Runtime:
             Repeater(name, job, every_s=every_s, on_failure=self.metrics.round_failed)
             for name, job, every_s in (
                 ("model-table", self.table.refresh, serving.poll_s),
+                ("member-state", self.table.refresh_members, serving.members_poll_s),
                 ("market-state", self.market.refresh, serving.gauges_s),
                 ("prediction-log", self.log.flush, serving.flush_s),
             )
@@ -95,7 +95,3 @@ class Runtime:
 
     def _load(self, tracking: Tracking, name: str, version: int) -> LoadedModel:
         return load(self.settings, tracking, self.view, name, version)
-
-    def _disabled(self) -> Mapping[tuple[str, str], str]:
-        states = self.ledger.member_state()
-        return {member: why for member, (enabled, why) in states.items() if not enabled}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from serving.members import choose
+from serving.metrics import LEAST_MEMBERS
 from serving.models import SERVED_ALIASES, Snapshot
 from tradewind.errors import TradewindError
-from tradewind.settings import MS_PER_DAY
+from tradewind.settings import MS_PER_DAY, Settings
 
 if TYPE_CHECKING:
     from serving.loaded import LoadedModel
@@ -33,6 +35,8 @@ def of(runtime: Runtime, families: Sequence[str] | None = None) -> dict[str, Any
         "ready": not_ready is None,
         "not_ready": None if not_ready is None else not_ready.body(),
         "registry": None if snapshot.problem is None else snapshot.problem.body(),
+        "members": _members(snapshot),
+        "ensembles": [_ensemble(snapshot, settings, symbol) for symbol in settings.market.symbols],
         "models": [
             entry
             for symbol in settings.market.symbols
@@ -40,6 +44,44 @@ def of(runtime: Runtime, families: Sequence[str] | None = None) -> dict[str, Any
             for alias in SERVED_ALIASES
             if (entry := _entry(runtime, snapshot, family, symbol, alias, now_ms)) is not None
         ],
+    }
+
+
+def _members(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the members' states, and whether they are of now or the last known ones."""
+    members = snapshot.members
+    return {
+        "read_ms": members.read_ms,
+        "problem": None if members.problem is None else members.problem.body(),
+        "states": [
+            {
+                "family": state.family,
+                "key": state.key,
+                "state": state.state.value,
+                "code": state.code.value,
+                "why": state.why,
+                "who": state.who,
+                "held": state.held,
+                "since_ms": state.since_ms,
+                "version": state.version,
+            }
+            for state in members.states.values()
+        ],
+    }
+
+
+def _ensemble(snapshot: Snapshot, settings: Settings, symbol: str) -> dict[str, Any]:
+    """Return who votes for a symbol, and who does not."""
+    try:
+        chosen = choose(snapshot, settings, symbol)
+    except TradewindError as error:
+        return {"symbol": symbol, "voting": [], "few": True, "problem": error.body()}
+    return {
+        "symbol": symbol,
+        "voting": list(chosen.members),
+        "few": len(chosen.members) < LEAST_MEMBERS,
+        "missing": list(chosen.missing),
+        "disabled": [item.model_dump() for item in chosen.disabled],
     }
 
 

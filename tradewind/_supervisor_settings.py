@@ -40,8 +40,9 @@ class SupervisorSettings(Section):
         Limit(warn=0.35, disable=0.42, leave=0.25),
         description="share of BUY among the calls, away from the share of rises",
     )
-    bias_spells: int = Field(
-        30, ge=2, description="horizons in a row that hold a call, before bias counts"
+    bias_days: float = Field(6, ge=2, description="evenly filled days of calls before bias counts")
+    bias_score: float = Field(
+        3.0, ge=0, description="standard errors from as many BUY as SELL before bias counts"
     )
     retrain_warned_hours: float = Field(
         72, ge=0, description="a warning of quality this old asks for a retraining"

@@ -136,6 +136,17 @@ class Vote(Value):
     mu: float
     confidence: float = Field(ge=0, le=1)
     weight: float = Field(ge=0)
+    latency_ms: float | None = Field(None, ge=0, description="of its forward, where measured")
+
+
+class DisabledMember(Value):
+    """A member of the ensemble without a vote, and why: a code, a text, who said so."""
+
+    family: str
+    key: str
+    code: str
+    why: str
+    who: str
 
 
 class Prediction(Value):
@@ -145,7 +156,9 @@ class Prediction(Value):
     units over the horizon; ``epistemic_p`` is the std of the calibrated ``p_up`` over
     passes, or between members for the ensemble. ``mu_low`` … ``mu_high`` is the conformal
     interval of the return, None where a version keeps none; ``out_of_range`` names the
-    inputs that lie outside the model's training range.
+    inputs that lie outside the model's training range. ``missing_members`` names every family
+    without a vote, ``disabled_members`` and ``failed_members`` those of them that were disabled
+    and that failed at this answer.
     """
 
     symbol: str
@@ -176,6 +189,8 @@ class Prediction(Value):
     consensus: str | None = None
     votes: tuple[Vote, ...] = ()
     missing_members: tuple[str, ...] = ()
+    disabled_members: tuple[DisabledMember, ...] = ()
+    failed_members: tuple[str, ...] = ()
     mu_low: float | None = None
     mu_high: float | None = None
     out_of_range: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from pipelines.cli import (
     demo,
     evaluate,
     look,
+    members,
     models,
     replay_exchange,
     run,
@@ -63,6 +64,7 @@ app.command(rich_help_panel=LOOK)(up.logs)
 app.command(rich_help_panel=LOOK)(look.explain)
 app.command(rich_help_panel=LOOK)(look.doctor)
 app.add_typer(data_store.data_app, name="data", rich_help_panel=DATA)
+app.add_typer(members.members_app, name="members", rich_help_panel=MODELS)
 app.add_typer(safety.kill_app, name="kill", rich_help_panel=RUN)
 app.add_typer(look.ledger_app, name="ledger", rich_help_panel=LOOK)
 app.add_typer(clock.clock_app, name="clock", rich_help_panel=LOOK)

@@ -38,6 +38,7 @@ def test_jobs_and_schedules() -> None:
         "drift",
         "outcomes",
         "recalibrate",
+        "supervise",
         "promote",
         "rollback",
     }
@@ -48,6 +49,7 @@ def test_jobs_and_schedules() -> None:
         "outcomes_hourly",
         "drift_daily",
         "recalibrate_weekly",
+        "supervise_hourly",
         "retrain_weekly",
     }
     weekly: Any = schedules["retrain_weekly"]

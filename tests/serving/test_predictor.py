@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving import status
 from serving.predictor import Predictor
 from serving.questions import Ask, Kind, Problem, Question, check_samples, parse_window
 from serving.runtime import Runtime
@@ -25,7 +28,7 @@ from tests.support.serving import (
 from tradewind.contracts import Action, Prediction, Signal, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP
-from tradewind.ledger import set_replay_clock
+from tradewind.ledger import MemberCode, MemberState, MemberStatus, set_replay_clock
 from tradewind.models.bundle import ModelBundle
 from tradewind.models.conformal import Conformal
 from tradewind.settings import ServingSettings
@@ -192,14 +195,124 @@ def test_an_ensemble_of_one_says_so(predictor: Predictor) -> None:
     assert found.epistemic_p == pytest.approx(alone.epistemic_p), "not zero: one has no spread"
 
 
-def test_a_disabled_member_is_left_out(predictor: Predictor, served: Runtime) -> None:
-    served.ledger.set_member_state("lightgbm", "BTCUSDT", enabled=False, why="flips")
-    served.table.refresh()
+def test_a_member_disabled_by_hand_is_not_asked(predictor: Predictor, served: Runtime) -> None:
+    word = functools.partial(served.ledger.set_member, "lightgbm", "BTCUSDT", who="ada")
+    word(MemberStatus.DISABLED, why="flips", market_ms=NOW_MS)
+    served.table.refresh_members()
     found = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
-    served.ledger.set_member_state("lightgbm", "BTCUSDT", enabled=True, why="well again")
-    served.table.refresh()
+    shown = {entry["symbol"]: entry for entry in status.of(served)["ensembles"]}
+    voting = served.metrics.members_voting.labels("BTCUSDT")._value.get()
+    word(MemberStatus.ENABLED, why="well again", market_ms=NOW_MS)
+    served.table.refresh_members()
     assert found.missing_members == ("lightgbm",)
-    assert len(predictor.ask_one(ENSEMBLE, Ask("BTCUSDT")).votes) == 2
+    (why,) = found.disabled_members
+    assert (why.family, why.key, why.code, why.why, why.who) == (
+        *("lightgbm", "BTCUSDT", "by_hand", "flips", "ada"),
+    )
+    assert [vote.family for vote in found.votes] == ["transformer"]
+    assert found.consensus == "single"
+    assert shown["BTCUSDT"]["voting"] == ["transformer"]
+    assert shown["BTCUSDT"]["few"]
+    assert shown["BTCUSDT"]["disabled"][0]["why"] == "flips"
+    assert voting == 1
+    back = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert (len(back.votes), back.disabled_members) == (2, ())
+
+
+def _disabled(family: str, key: str) -> MemberState:
+    return MemberState(
+        family, key, MemberStatus.DISABLED, MemberCode.BIAS, "always BUY", "supervisor", NOW_MS
+    )
+
+
+def test_a_member_disabled_for_what_it_says_is_heard_without_weight(
+    make_world: Callable[..., World], bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    world = make_world()
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(bundles["deep"]))
+    runtime = make_runtime(world)
+    runtime.table.refresh()
+    both = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert runtime.ledger.judge_member(_disabled("lightgbm", "BTCUSDT"), None)
+    runtime.table.refresh_members()
+    found = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    alone = runtime.predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
+    silent = next(vote for vote in found.votes if vote.family == "lightgbm")
+    assert silent.weight == 0
+    assert silent.latency_ms is not None
+    assert silent.p_up == next(v.p_up for v in both.votes if v.family == "lightgbm")
+    assert found.p_up == pytest.approx(alone.p_up)
+    assert found.model_version != both.model_version
+    assert found.missing_members == ("lightgbm",)
+
+    assert runtime.ledger.judge_member(_disabled("transformer", "POOLED"), None)
+    runtime.table.refresh_members()
+    refusal = problem(runtime.predictor, ENSEMBLE, "BTCUSDT")
+    assert refusal.code is ErrorCode.NO_CHAMPION
+    assert "every member of the ensemble of BTCUSDT is disabled" in refusal.detail
+    assert "tradewind members enable" in refusal.hint
+
+
+def test_with_the_ledger_away_the_last_known_states_hold(
+    make_world: Callable[..., World],
+    bundles: Bundles,
+    make_runtime: Callable[[World], Runtime],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = make_world()
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(bundles["deep"]))
+    runtime = make_runtime(world)
+    assert runtime.ledger.judge_member(_disabled("lightgbm", "BTCUSDT"), None)
+    runtime.table.refresh()
+
+    def away(*_: object) -> object:
+        raise TradewindError(ErrorCode.LEDGER_UNAVAILABLE, "the ledger is away", "Start it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.ledger.db, "read", away)
+        runtime.table.refresh_members()
+        told = status.of(runtime)["members"]
+        assert told["problem"]["error"] == "ledger_unavailable"
+        assert told["states"][0]["state"] == "disabled"
+        assert runtime.metrics.member_states_up._value.get() == 0
+    found = runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert found.missing_members == ("lightgbm",)
+    runtime.table.refresh_members()
+    assert status.of(runtime)["members"]["problem"] is None
+    assert runtime.metrics.member_states_up._value.get() == 1
+
+
+def test_serving_follows_a_state_within_the_poll_interval_and_back(
+    make_world: Callable[..., World], bundles: Bundles
+) -> None:
+    world = make_world(serving={"poll_s": 0.1, "members_poll_s": 0.1})
+    world.point(world.register(bundles["btc"]))
+    world.point(world.register(bundles["deep"]))
+    runtime = Runtime(world.settings, CollectorRegistry())
+    runtime.start()
+    try:
+        _until(lambda: runtime.not_ready() is None)
+        word = functools.partial(runtime.ledger.set_member, "lightgbm", "BTCUSDT", who="ada")
+
+        def missing() -> tuple[str, ...]:
+            return runtime.predictor.ask_one(ENSEMBLE, Ask("BTCUSDT")).missing_members
+
+        assert missing() == ()
+        word(MemberStatus.DISABLED, why="flips", market_ms=NOW_MS)
+        _until(lambda: missing() == ("lightgbm",))
+        word(MemberStatus.ENABLED, why="well", market_ms=NOW_MS)
+        _until(lambda: missing() == ())
+    finally:
+        runtime.stop()
+
+
+def _until(true: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "not within the time"
+        time.sleep(0.05)
 
 
 def test_members_without_skill_do_not_speak(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from tradewind.models.base import BoolArray, FloatArray, IntArray
 from tradewind.models.metrics import CLIP, ece, equal_mass_bins, row_log_loss
@@ -17,6 +18,10 @@ from tradewind.settings import MS_PER_DAY
 
 PATHS_SEED = 20_240_229
 """The draws are the same for every judgement, so that the same rows give the same verdict."""
+
+
+SURE = 8.0
+"""Standard errors beyond which the normal tail means no more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +54,31 @@ def days_of(ts: IntArray) -> int:
     return len(np.unique(ts // MS_PER_DAY))
 
 
+def effective_days(ts: IntArray) -> float:
+    """Return how many equally filled days the rows are worth: (Σn)² / Σn² over their days."""
+    rows = np.bincount(np.unique(ts // MS_PER_DAY, return_inverse=True)[1])
+    return float(rows.sum() ** 2 / (rows @ rows)) if len(rows) else 0.0
+
+
 def day_score(values: FloatArray, ts: IntArray) -> float:
     """Return the mean of ``values`` in standard errors, a day being one observation.
 
     Days count by their rows, with the variance of a ratio, and their neighbours' covariance is
-    added (Newey-West, one lag), as labels reach over midnight. Zero where nothing varies.
+    added (Newey-West, one lag), as labels reach over midnight. Few days make Student's t: the
+    score is the normal one of the same probability. Zero for a single day.
     """
     _, day = np.unique(ts // MS_PER_DAY, return_inverse=True)
     sums = np.bincount(day, weights=values - values.mean())
-    days = len(sums)
-    if days < 2:
+    days, freedom = len(sums), effective_days(ts) - 1
+    if days < 2 or freedom <= 0:
         return 0.0
     own = float(sums @ sums)
-    variance = max(own + float(sums[1:] @ sums[:-1]), own / 2) * days / (days - 1)
-    return float(values.sum() / np.sqrt(variance)) if variance > 0 else 0.0
+    variance = max(own + float(sums[1:] @ sums[:-1]), own) * days / (days - 1)
+    if variance == 0:
+        return float(np.sign(values.mean())) * SURE
+    score = float(values.sum() / np.sqrt(variance))
+    tail = float(student_t.logsf(abs(score), freedom))
+    return float(np.sign(score) * min(-norm.ppf(np.exp(tail)), SURE))
 
 
 def excess_log_loss(p: FloatArray, y: FloatArray, base_rate: float, ts: IntArray) -> float:

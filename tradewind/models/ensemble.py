@@ -57,6 +57,7 @@ class Member:
     skill: float
     mu_low: float | None = None
     mu_high: float | None = None
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,15 +182,7 @@ def combine_members(
         action_confidence=vote.confidence,
         consensus=vote.consensus if len(members) > 1 else "single",
         votes=tuple(
-            Vote(
-                family=member.family,
-                model_version=member.version,
-                action=action,
-                p_up=member.p_up,
-                mu=member.mu,
-                confidence=sure,
-                weight=weight,
-            )
+            _vote(member, action, sure, weight)
             for member, action, sure, weight in zip(
                 members, actions, certainty, weights, strict=True
             )
@@ -198,6 +191,25 @@ def combine_members(
         version=ensemble_version(members),
         mu_low=low,
         mu_high=high,
+    )
+
+
+def silent_vote(member: Member, threshold: float) -> Vote:
+    """Return what a disabled member would have said: shown, and judged on, with weight 0."""
+    action = member_action(member.p_up, threshold)
+    return _vote(member, action, vote_confidence(member.p_up, action), 0.0)
+
+
+def _vote(member: Member, action: Action, sure: float, weight: float) -> Vote:
+    return Vote(
+        family=member.family,
+        model_version=member.version,
+        action=action,
+        p_up=member.p_up,
+        mu=member.mu,
+        confidence=sure,
+        weight=weight,
+        latency_ms=member.latency_ms,
     )
 
 

@@ -271,10 +271,14 @@ def _quality(
     if calls >= limits.min_calls:
         values["flips"] = measured.flip_rate(said, side)
         texts["flips"] = f"{values['flips']:.0%} of the calls turn the one before round"
-        spells = len(np.unique(called.ts // (horizon * step_ms)))
-        figures |= {"call_spells": spells, "buy_share": float((side == 1).sum() / calls)}
-        if enough and spells >= limits.bias_spells:
-            values["bias"] = abs(figures["buy_share"] - figures["rises"])
+        days_called = measured.effective_days(called.ts)
+        figures |= {"call_days": days_called, "buy_share": float((side == 1).sum() / calls)}
+        if enough and days_called >= limits.bias_days:
+            # One long call of a sound model is one-sided too: days must agree on the side.
+            score = abs(measured.day_score(side[side != 0] / 2, called.ts))
+            figures["bias_score"] = score
+            away = abs(figures["buy_share"] - figures["rises"])
+            values["bias"] = away if score >= limits.bias_score else 0.0
             texts["bias"] = (
                 f"BUY is {figures['buy_share']:.0%} of {calls} calls, "
                 f"{figures['rises']:.0%} of the bars rose"
