@@ -9,7 +9,7 @@ from typing import Any
 from serving.loaded import LoadedModel, RowForecast
 from serving.signals import signal_of
 from tradewind.contracts import Action, DisabledMember, Signal
-from tradewind.errors import TradewindError
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.ensemble import Member, combine_members, silent_vote
 from tradewind.settings import ServingSettings
 
@@ -79,7 +79,10 @@ def values_of(
         ),
         "missing_members": found.missing,
         "disabled_members": tuple(disabled),
-        "failed_members": tuple(failed),
+        # A refused input is strange, not the member: it must not count against it.
+        "failed_members": tuple(
+            family for family, error in failed.items() if error.code is not ErrorCode.OUT_OF_RANGE
+        ),
         "mu_low": found.mu_low,
         "mu_high": found.mu_high,
         "out_of_range": _out_of_range(members, forecasts),

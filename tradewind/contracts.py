@@ -157,8 +157,8 @@ class Prediction(Value):
     passes, or between members for the ensemble. ``mu_low`` … ``mu_high`` is the conformal
     interval of the return, None where a version keeps none; ``out_of_range`` names the
     inputs that lie outside the model's training range. ``missing_members`` names every family
-    without a vote, ``disabled_members`` and ``failed_members`` those of them that were disabled
-    and that failed at this answer.
+    without a vote, ``disabled_members`` those of them that were disabled, ``failed_members``
+    those that failed at this answer (an input refused for its range is no failure).
     """
 
     symbol: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from serving import status
+from serving.loaded import Item, LoadedModel, RowForecast
 from serving.predictor import Predictor
 from serving.questions import Ask, Kind, Problem, Question, check_samples, parse_window
 from serving.runtime import Runtime
@@ -173,7 +174,8 @@ def test_an_answer_has_its_interval_and_names_inputs_out_of_range(
             refusal = problem(predictor, LIGHTGBM, "BTCUSDT")
             assert refusal.code is ErrorCode.OUT_OF_RANGE
             assert refusal.detail.endswith("tradewind.lightgbm.BTCUSDT/1: range")
-            assert predictor.ask_one(ENSEMBLE, Ask("BTCUSDT")).missing_members == ("lightgbm",)
+            rest = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+            assert (rest.missing_members, rest.failed_members) == (("lightgbm",), ())
             continue
         found = predictor.ask_one(LIGHTGBM, Ask("BTCUSDT"))
         assert found.mu_low == pytest.approx(found.mu - 1.5 * found.uncertainty)
@@ -252,6 +254,22 @@ def test_a_member_disabled_for_what_it_says_is_heard_without_weight(
     assert refusal.code is ErrorCode.NO_CHAMPION
     assert "every member of the ensemble of BTCUSDT is disabled" in refusal.detail
     assert "tradewind members enable" in refusal.hint
+
+
+def test_a_member_that_fails_is_told_apart_from_one_that_is_disabled(
+    predictor: Predictor, served: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = LoadedModel.forecast
+
+    def broken(model: LoadedModel, items: Sequence[Item], n_samples: int) -> list[RowForecast]:
+        if model.registered.family == "lightgbm":
+            raise TradewindError(ErrorCode.MODEL_UNUSABLE, "it answers with NaN", "Train again")
+        return whole(model, items, n_samples)
+
+    monkeypatch.setattr(LoadedModel, "forecast", broken)
+    found = predictor.ask_one(ENSEMBLE, Ask("BTCUSDT"))
+    assert (found.missing_members, found.failed_members) == (("lightgbm",), ("lightgbm",))
+    assert found.disabled_members == ()
 
 
 def test_with_the_ledger_away_the_last_known_states_hold(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student_t
 
 from tradewind.models.base import BoolArray, FloatArray, IntArray
 from tradewind.models.metrics import CLIP, ece, equal_mass_bins, row_log_loss
@@ -67,6 +65,9 @@ def day_score(values: FloatArray, ts: IntArray) -> float:
     added (Newey-West, one lag), as labels reach over midnight. Few days make Student's t: the
     score is the normal one of the same probability. Zero for a single day.
     """
+    from scipy.stats import norm
+    from scipy.stats import t as student_t
+
     _, day = np.unique(ts // MS_PER_DAY, return_inverse=True)
     sums = np.bincount(day, weights=values - values.mean())
     days, freedom = len(sums), effective_days(ts) - 1
@@ -95,6 +96,8 @@ def excess_ece(
     A label is drawn from the sum of the ``horizon`` shocks after its bar, the same for every
     symbol of that bar: labels overlap as real ones do, and markets move as one.
     """
+    from scipy.stats import norm
+
     measured = ece(rows.p_up, rows.y)
     place = (rows.ts - rows.ts.min()) // step_ms
     threshold = norm.ppf(np.clip(rows.p_up, CLIP, 1 - CLIP))

@@ -7,7 +7,7 @@ two nothing changes. A state also lasts a least time, so that no noise at a limi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from tradewind.ledger.members import (
 from tradewind.models import _supervised_figures as measured
 from tradewind.models._supervised_figures import Answers as Answers
 from tradewind.models.base import BoolArray, IntArray
-from tradewind.settings import MS_PER_DAY, Limit, Settings
+from tradewind.settings import MS_PER_DAY, Limit, Settings, SupervisorSettings
 
 Action = Literal["none", "warn", "disable", "enable"]
 MS_PER_HOUR = 3_600_000
@@ -35,6 +35,16 @@ QUALITY = (
 """Judged on what a member says: a disabled one goes on saying it, with weight 0."""
 OPERATIONS = (MemberCode.ERRORS, MemberCode.LATENCY)
 """A disabled member is not asked again, so it comes back on parole, to be judged anew."""
+
+
+QUALITY_FIGURES = (
+    (MemberCode.CALIBRATION, "ece_score", "ece"),
+    (MemberCode.CALIBRATION, "log_loss_score", "log_loss"),
+    (MemberCode.ACCURACY, "accuracy_score", "accuracy"),
+    (MemberCode.BIAS, "bias", "bias"),
+    (MemberCode.CONSISTENCY, "flips", "flips"),
+)
+"""Reason, name of the figure, and the setting with its limits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,71 +240,95 @@ def _measure(
 def _quality(
     evidence: Evidence, said: Answers, settings: Settings
 ) -> tuple[dict[str, float], tuple[Finding, ...]]:
+    """Return the figures of what a member said, those without enough behind them unknown."""
     limits = settings.supervisor
-    horizon, step_ms = settings.training.horizon, settings.market.timeframe_ms
     rows = said.subset(np.isfinite(said.y))
     days = measured.days_of(rows.ts)
     enough = len(rows) >= limits.min_labels and days >= limits.min_days
-    figures: dict[str, float] = {"answers": len(said), "labels": len(rows), "label_days": days}
-    values: dict[str, float | None] = dict.fromkeys(("ece", "log_loss", "accuracy"))
-    texts = dict.fromkeys(("ece", "log_loss", "accuracy", "bias", "flips"), "")
     side = measured.sides(said.p_up, settings.serving.base_threshold)
-    called, calls = said.subset(side != 0), int((side != 0).sum())
-    figures |= {"calls": calls, "base_rate": evidence.base_rate}
+    figures: dict[str, float] = {
+        "answers": len(said),
+        "labels": len(rows),
+        "label_days": days,
+        "calls": int((side != 0).sum()),
+        "base_rate": evidence.base_rate,
+    }
+    found: list[Finding] = []
     if enough:
-        ece, perfect, score = measured.excess_ece(
-            rows, horizon=horizon, step_ms=step_ms, repeats=limits.perfect_repeats
-        )
-        values["ece"], values["log_loss"] = (
-            score,
-            measured.excess_log_loss(rows.p_up, rows.y, evidence.base_rate, rows.ts),
-        )
-        rises = float(rows.y.mean())
-        figures |= {"ece": ece, "ece_perfect": perfect, "rises": rises}
-        texts["ece"] = (
-            f"ECE {ece:.3f} where a perfect model shows {perfect:.3f} ({score:.1f} deviations)"
-        )
-        texts["log_loss"] = (
-            f"log-loss is {values['log_loss']:.1f} standard errors above the base rate's"
-        )
-        own = measured.sides(rows.p_up, settings.serving.base_threshold)
-        if (own != 0).sum() >= limits.min_calls:
-            made = rows.subset(own != 0)
-            hit = ((own[own != 0] == 1) == (made.y == 1)).astype(float)
-            claimed = np.maximum(made.p_up, 1 - made.p_up)
-            values["accuracy"] = measured.day_score(claimed - hit, made.ts)
-            figures |= {"accuracy_calls": float(hit.mean()), "claimed": float(claimed.mean())}
-            texts["accuracy"] = (
-                f"{hit.mean():.1%} of the calls came true, {claimed.mean():.1%} was claimed "
-                f"({values['accuracy']:.1f} standard errors)"
-            )
-    if calls >= limits.min_calls:
-        values["flips"] = measured.flip_rate(said, side)
-        texts["flips"] = f"{values['flips']:.0%} of the calls turn the one before round"
-        days_called = measured.effective_days(called.ts)
-        figures |= {"call_days": days_called, "buy_share": float((side == 1).sum() / calls)}
-        if enough and days_called >= limits.bias_days:
-            # One long call of a sound model is one-sided too: days must agree on the side.
-            score = abs(measured.day_score(side[side != 0] / 2, called.ts))
-            figures["bias_score"] = score
-            away = abs(figures["buy_share"] - figures["rises"])
-            values["bias"] = away if score >= limits.bias_score else 0.0
-            texts["bias"] = (
-                f"BUY is {figures['buy_share']:.0%} of {calls} calls, "
-                f"{figures['rises']:.0%} of the bars rose"
-            )
-    named = (
-        (MemberCode.CALIBRATION, "ece", limits.ece),
-        (MemberCode.CALIBRATION, "log_loss", limits.log_loss),
-        (MemberCode.ACCURACY, "accuracy", limits.accuracy),
-        (MemberCode.BIAS, "bias", limits.bias),
-        (MemberCode.CONSISTENCY, "flips", limits.flips),
+        figures["rises"] = float(rows.y.mean())
+        found += [
+            _ece(rows, figures, settings),
+            _log_loss(rows, evidence.base_rate, limits),
+            _accuracy(rows, figures, settings),
+        ]
+    if figures["calls"] >= limits.min_calls:
+        found.append(_flips(said, side, limits))
+    if enough and figures["calls"] >= limits.min_calls:
+        found.append(_bias(said.subset(side != 0), side[side != 0], figures, limits))
+    known = {item.name for item in found}
+    unknown = (
+        Finding(code, name, None, getattr(limits, setting), "")
+        for code, name, setting in QUALITY_FIGURES
+        if name not in known
     )
-    shown = {"ece": "ece_score", "log_loss": "log_loss_score", "accuracy": "accuracy_score"}
-    return figures, tuple(
-        Finding(code, shown.get(name, name), values.get(name), limit, texts[name])
-        for code, name, limit in named
+    return figures, (*found, *unknown)
+
+
+def _ece(rows: Answers, figures: dict[str, float], settings: Settings) -> Finding:
+    ece, perfect, score = measured.excess_ece(
+        rows,
+        horizon=settings.training.horizon,
+        step_ms=settings.market.timeframe_ms,
+        repeats=settings.supervisor.perfect_repeats,
     )
+    figures |= {"ece": ece, "ece_perfect": perfect}
+    text = f"ECE {ece:.3f} where a perfect model shows {perfect:.3f} ({score:.1f} deviations)"
+    return Finding(MemberCode.CALIBRATION, "ece_score", score, settings.supervisor.ece, text)
+
+
+def _log_loss(rows: Answers, base_rate: float, limits: SupervisorSettings) -> Finding:
+    score = measured.excess_log_loss(rows.p_up, rows.y, base_rate, rows.ts)
+    text = f"log-loss is {score:.1f} standard errors above the base rate's"
+    return Finding(MemberCode.CALIBRATION, "log_loss_score", score, limits.log_loss, text)
+
+
+def _accuracy(rows: Answers, figures: dict[str, float], settings: Settings) -> Finding:
+    limits = settings.supervisor
+    side = measured.sides(rows.p_up, settings.serving.base_threshold)
+    called, side = rows.subset(side != 0), side[side != 0]
+    if len(called) < limits.min_calls:
+        return Finding(MemberCode.ACCURACY, "accuracy_score", None, limits.accuracy, "")
+    true = ((side == 1) == (called.y == 1)).astype(np.float64)
+    claimed = np.maximum(called.p_up, 1 - called.p_up)
+    score = measured.day_score(claimed - true, called.ts)
+    figures |= {"accuracy_calls": float(true.mean()), "claimed": float(claimed.mean())}
+    text = (
+        f"{true.mean():.1%} of the calls came true, {claimed.mean():.1%} was claimed "
+        f"({score:.1f} standard errors)"
+    )
+    return Finding(MemberCode.ACCURACY, "accuracy_score", score, limits.accuracy, text)
+
+
+def _flips(said: Answers, side: IntArray, limits: SupervisorSettings) -> Finding:
+    rate = measured.flip_rate(said, side)
+    text = f"{rate:.0%} of the calls turn the one before round"
+    return Finding(MemberCode.CONSISTENCY, "flips", rate, limits.flips, text)
+
+
+def _bias(
+    called: Answers, side: IntArray, figures: dict[str, float], limits: SupervisorSettings
+) -> Finding:
+    days = measured.effective_days(called.ts)
+    share = float((side == 1).mean())
+    figures |= {"call_days": days, "buy_share": share}
+    if days < limits.bias_days:
+        return Finding(MemberCode.BIAS, "bias", None, limits.bias, "")
+    # One long call of a sound model is one-sided too: days must agree on the side.
+    score = abs(measured.day_score(side / 2, called.ts))
+    figures["bias_score"] = score
+    away = abs(share - figures["rises"]) if score >= limits.bias_score else 0.0
+    text = f"BUY is {share:.0%} of {len(side)} calls, {figures['rises']:.0%} of the bars rose"
+    return Finding(MemberCode.BIAS, "bias", away, limits.bias, text)
 
 
 def _why(
@@ -332,8 +366,3 @@ def _action(was: MemberStatus, status: MemberStatus) -> Action:
 def _hours(since_ms: int, now_ms: int) -> float:
     """Return how long a state lasts; one of later than now is of a replay that was set back."""
     return (now_ms - since_ms) / MS_PER_HOUR if since_ms <= now_ms else math.inf
-
-
-def figures_line(figures: Mapping[str, float]) -> str:
-    """Return the figures as one line for logs and tables."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
