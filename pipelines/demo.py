@@ -23,10 +23,15 @@ from tradewind.settings import MS_PER_DAY, Profile, Settings, load_settings
 if TYPE_CHECKING:
     from pipelines.retrain import RetrainOutcome
 
-LOOSENED = {"TRADEWIND_ENGINE__REQUIRE_EDGE": "false", "TRADEWIND_THRESHOLDS__BASE": "0.51"}
+LOOSENED = {
+    "TRADEWIND_ENGINE__REQUIRE_EDGE": "false",
+    "TRADEWIND_THRESHOLDS__BASE": "0.51",
+    "TRADEWIND_SERVING__VOTE__LEAST_SKILL": "0.000001",
+}
 """What the demo loosens, unless the environment says otherwise: honest probabilities seldom
-reach the default threshold and hardly ever pay their costs, so the paper machinery would
-stand still. The summary says so, beside what the defaults would have done."""
+reach the default threshold, hardly ever pay their costs, and come from members that a month
+of calibration often shows no skill of, so the paper machinery would stand still. The summary
+says so, beside what the defaults would have done."""
 STATE_FOLDER = "demo"
 REPLAY_DAYS = {Profile.QUICK: 5, Profile.FULL: 28}
 UNREAD_DAYS = 9

@@ -21,7 +21,7 @@ from tradewind.models.ensemble import (
     vote_confidence,
     voting_families,
 )
-from tradewind.settings import Settings
+from tradewind.settings import Settings, VoteSettings
 
 BUY, SELL, HOLD = Action.BUY, Action.SELL, Action.HOLD
 MEMBER = Member("lightgbm", "v/1", 0.6, 0.001, 0.001, 0.004, 0.01, 0.2, 0.8, 0.01)
@@ -129,6 +129,14 @@ def test_without_any_skill_the_ensemble_abstains() -> None:
     found = combine_members(members, threshold=0.55)
     assert found.p_up == pytest.approx(0.65)
     assert (found.action, found.consensus) == (HOLD, "none")
+
+
+def test_a_least_skill_lets_members_without_skill_vote() -> None:
+    members = [replace(MEMBER, skill=0.0), replace(MEMBER, version="v/2", p_up=0.7, skill=-1.0)]
+    found = combine_members(members, threshold=0.55, rules=VoteSettings(least_skill=1e-6))
+    assert (found.action, found.consensus) == (BUY, "strong")
+    assert sum(vote.weight for vote in found.votes) == pytest.approx(1)
+    assert found.p_up == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize("skill", [0.01, 0.0])

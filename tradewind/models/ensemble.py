@@ -139,8 +139,9 @@ def combine_members(
 ) -> EnsembleForecast:
     """Pool the members' forecasts and hold the vote.
 
-    Members without skill are shown with weight 0. If none has skill, p_up is the plain
-    mean and the vote is HOLD. With one member left, the consensus is ``single``.
+    Members without skill are shown with weight 0, unless ``rules.least_skill`` gives them
+    some. If none has skill, p_up is the plain mean and the vote is HOLD. With one member
+    left, the consensus is ``single``.
 
     Raises
     ------
@@ -155,7 +156,7 @@ def combine_members(
         )
     actions = [member_action(member.p_up, threshold) for member in members]
     certainty = [vote_confidence(m.p_up, a) for m, a in zip(members, actions, strict=True)]
-    skill = [max(0.0, member.skill) for member in members]
+    skill = [max(rules.least_skill, member.skill) for member in members]
     weights = _normalised([s * c for s, c in zip(skill, certainty, strict=True)])
     ballots = [Ballot(*parts) for parts in zip(actions, certainty, weights, strict=True)]
     vote = combine(ballots, rules)

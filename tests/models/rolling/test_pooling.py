@@ -15,6 +15,7 @@ from tradewind.settings import VoteSettings
 
 SIDE = {Action.BUY: 1, Action.HOLD: 0, Action.SELL: -1}
 THRESHOLD = 0.55
+RULES = VoteSettings()
 members = st.lists(
     st.tuples(
         st.one_of(st.floats(0.3, 0.7), st.sampled_from([0.45, 0.5, 0.55, 0.6])),
@@ -29,10 +30,10 @@ members = st.lists(
 )
 
 
-def _pooled(rows: list[tuple[float, ...]]) -> PooledForecast:
+def _pooled(rows: list[tuple[float, ...]], rules: VoteSettings = RULES) -> PooledForecast:
     p, mu, epistemic, aleatoric, epistemic_p, skill = np.array(rows).T[:, :, None]
     return pool_members(
-        p, mu, epistemic, aleatoric, epistemic_p, skill, threshold=THRESHOLD, rules=VoteSettings()
+        p, mu, epistemic, aleatoric, epistemic_p, skill, threshold=THRESHOLD, rules=rules
     )
 
 
@@ -45,10 +46,13 @@ def _member(number: int, row: tuple[float, ...]) -> Member:
 
 
 @examples(deadline=None)
-@given(members)
-def test_a_row_is_what_the_combiner_says(rows: list[tuple[float, ...]]) -> None:
-    one = combine_members([_member(i, row) for i, row in enumerate(rows)], threshold=THRESHOLD)
-    many = _pooled(rows)
+@given(members, st.sampled_from([0.0, 1e-6, 0.01]))
+def test_a_row_is_what_the_combiner_says(rows: list[tuple[float, ...]], least_skill: float) -> None:
+    rules = VoteSettings(least_skill=least_skill)
+    one = combine_members(
+        [_member(i, row) for i, row in enumerate(rows)], threshold=THRESHOLD, rules=rules
+    )
+    many = _pooled(rows, rules)
     assert many.p_up[0] == pytest.approx(one.p_up)
     assert many.mu[0] == pytest.approx(one.mu, abs=1e-12)
     assert many.epistemic[0] == pytest.approx(one.epistemic, abs=1e-12)

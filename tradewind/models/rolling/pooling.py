@@ -48,7 +48,7 @@ def pool_members(
     """
     there = np.isfinite(p_up)
     p, u = np.where(there, p_up, 0.5), np.where(there, mu, 0.0)
-    skill = np.where(there, np.maximum(skill, 0.0), 0.0)
+    skill = np.where(there, np.maximum(skill, rules.least_skill), 0.0)
     share = _normalised(skill, otherwise=there.astype(np.float64))
     mean_p, mean_mu = (share * p).sum(axis=0), (share * u).sum(axis=0)
     within = (share * np.where(there, epistemic, 0.0) ** 2).sum(axis=0)
