@@ -32,6 +32,7 @@ COMMANDS = (
     "drift",
     "recalibrate",
     "outcomes",
+    "members",
     "promote",
     "rollback",
     "serve",

@@ -36,9 +36,12 @@ def rolling_settings(make: Callable[..., Settings], **evaluation: object) -> Set
         "overfitting_blocks": 4,
     }
     return make(
-        training={"horizon": 4, "bootstrap_samples": 100, "seed": 3},
+        training={"horizon": 4, "bootstrap_samples": 100, "seed": 3, "batch_size": 8},
         boosted={"learning_rate": 0.1},
-        deep={"d_model": 8, "heads": 2, "layers": 2, "feedforward": 16, "validation_rows": 50},
+        deep={
+            **{"d_model": 8, "heads": 2, "layers": 2, "feedforward": 16, "validation_rows": 50},
+            "learning_rate_factor": 10,  # one short epoch has to move it off the base rate
+        },
         features={"window": 8},
         evaluation={**sizes, **evaluation},
     )
