@@ -137,12 +137,14 @@ def _print(members: list[MemberState], changes: list[MemberChange]) -> None:
     if not members:
         say("no member was judged yet, so all of them vote: run `tradewind members judge`")
         return
-    columns = ["member", "state", "by", "since (UTC)", "reason", "retrain", "why"]
+    columns = ["member", "state", "by", "since (UTC)", "reason", "retrain"]
     table("members of the ensemble", columns, [_cells(item) for item in members])
+    for item in members:
+        say(f"{item.name}: {item.why}")
     if changes:
         table(
             "changes, newest first",
-            ["member", "at (UTC)", "from", "to", "by", "reason", "why"],
+            ["member", "at (UTC)", "from", "to", "by", "reason"],
             [
                 [
                     item.after.name,
@@ -151,11 +153,12 @@ def _print(members: list[MemberState], changes: list[MemberChange]) -> None:
                     item.after.state.value,
                     _who(item.after),
                     item.after.code.value,
-                    item.after.why,
                 ]
                 for item in changes
             ],
         )
+        for change in changes:
+            say(f"{utc_text(change.after.since_ms)} {change.after.name}: {change.after.why}")
 
 
 def _cells(item: MemberState) -> list[str]:
@@ -166,7 +169,6 @@ def _cells(item: MemberState) -> list[str]:
         utc_text(item.since_ms),
         item.code.value,
         "asked" if item.retrain else "no",
-        item.why,
     ]
 
 
