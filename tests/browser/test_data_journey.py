@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def page(ui: Ui, pictures: Path, tmp_path: Path) -> Iterator[Page]:
 
 
 def test_a_backfill_fills_the_graph_and_its_checks_have_figures(ui: Ui, page: Page) -> None:
-    assert "0% filled" in journeys.open_graph(page, ui.url, "market")
+    journeys.open_graph(page, ui.url, "market")
+    page.until(lambda: re.search(r"(?<!\d)0% filled", page.text), "an empty asset")
     backfill = journeys.launch_backfill(page, len(SYMBOLS))
     assert backfill in journeys.open_backfills(page, ui.url)
     text = journeys.watch_backfill(page, ui.url, backfill, "dagster-backfill")
