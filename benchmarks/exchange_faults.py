@@ -26,6 +26,7 @@ from tradewind.market.active import store_for
 from tradewind.market.ccxt_source import SETS
 from tradewind.market.folder import FolderSource
 from tradewind.market.ingest import run_ingest
+from tradewind.market.repair import run_repair
 from tradewind.settings import Settings, load_settings
 
 STEP = 900_000
@@ -61,6 +62,8 @@ class Outcome:
         Stored rows that differ from the truth.
     healed
         Whether the next run stored exactly the truth.
+    repaired
+        Whether `data repair` after it left exactly the truth.
     """
 
     fault: str
@@ -71,6 +74,7 @@ class Outcome:
     recorded: int
     wrong: int
     healed: bool
+    repaired: bool
 
 
 def truth() -> pl.DataFrame:
@@ -143,10 +147,13 @@ def trial(folder: Path, exchange_id: str, fault: Fault | None, skew_ms: int = 0)
         clock.set(NOW_MS)
         run_ingest(settings, ManualClock(NOW_MS), symbols=[SYMBOL], since_ms=START_MS)
         healed = _stored(settings)[0].equals(truth().head(BARS))
+        run_repair(settings, ManualClock(NOW_MS), symbols=[SYMBOL])
+        repaired = _stored(settings)[0].equals(truth().head(BARS))
     name = f"clock skew {skew_ms // 60_000:+d} min" if fault is None else _name(fault)
     error = report.symbols[0].error
     wrong = stored.join(truth().head(BARS), on=["ts", *ROWS], how="anti").height
-    return Outcome(name, error or "ok", asked, seconds, BARS - stored.height, gaps, wrong, healed)
+    missing = BARS - stored.height
+    return Outcome(name, error or "ok", asked, seconds, missing, gaps, wrong, healed, repaired)
 
 
 def cases() -> list[tuple[Fault | None, int]]:
@@ -183,9 +190,15 @@ def main() -> None:
         print(
             f"| {done.fault} | {_short(done.said)} | {done.requests} | {done.seconds:.1f}"
             f" | {done.missing} | {done.recorded} | {done.wrong}"
-            f" | {'whole' if done.healed else 'NOT WHOLE'} |",
+            f" | {_whole(done)} |",
             flush=True,
         )
+
+
+def _whole(done: Outcome) -> str:
+    if done.healed:
+        return "whole"
+    return "whole after `data repair`" if done.repaired else "NOT WHOLE"
 
 
 def _name(fault: Fault) -> str:

@@ -145,12 +145,12 @@ def launch_backfill(page: Page, partitions: int) -> str:
     return found[1]
 
 
-def open_backfills(page: Page, dagster: str) -> str:
-    """From the first page to the list of backfills; returns what it reads."""
+def open_backfills(page: Page, dagster: str, backfill: str) -> str:
+    """From the first page to the list of backfills, with this one; returns what it reads."""
     page.open(dagster)
     page.click("//a[contains(@href, '/runs')][normalize-space()='Runs']")
     page.press("Backfills")
-    return page.see("Launched by", "Created at")
+    return page.see("Launched by", "Created at", backfill)
 
 
 def watch_backfill(page: Page, dagster: str, backfill: str, picture: str) -> str:

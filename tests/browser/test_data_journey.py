@@ -57,7 +57,7 @@ def test_a_backfill_fills_the_graph_and_its_checks_have_figures(ui: Ui, page: Pa
     journeys.open_graph(page, ui.url, "market")
     page.until(lambda: re.search(r"(?<!\d)0% filled", page.text), "an empty asset")
     backfill = journeys.launch_backfill(page, len(SYMBOLS))
-    assert backfill in journeys.open_backfills(page, ui.url)
+    journeys.open_backfills(page, ui.url, backfill)
     text = journeys.watch_backfill(page, ui.url, backfill, "dagster-backfill")
     assert "Succeeded" in text
     assert text.count("100% completed") == ASSETS

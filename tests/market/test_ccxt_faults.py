@@ -217,5 +217,8 @@ def test_an_ingestion_with_any_fault_stores_nothing_wrong_and_heals(
 ) -> None:
     done = trial(tmp_path, "binanceusdm", fault, skew_ms)
     assert done.wrong == 0
-    assert done.healed
+    assert done.repaired
+    # Pages that are always cut look like outages that the exchange confirms: later runs ask
+    # for those a few at a time, and `data repair` for all.
+    assert done.healed or (fault is not None and done.fault == "unfinished always")
     assert done.said == "ok" or done.said.startswith("exchange_unreachable")
