@@ -26,6 +26,12 @@ class EvaluationSettings(Section):
     )
     valid_days: int = Field(30, ge=1, description="days that stop a fit early, before calib_days")
     calib_days: int = Field(60, ge=1, description="days that calibrate, just before those judged")
+    skill_days: int = Field(
+        182,
+        ge=30,
+        description="days walked before those judged, and looked back at each refit, to weigh the "
+        "ensemble's members: what a retraining's own walk-forward spans",
+    )
     embargo_bars: int = Field(
         16, ge=0, description="bars left out between slices beyond the purged horizon"
     )

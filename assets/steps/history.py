@@ -108,6 +108,7 @@ def plan_history(settings: Settings, clock: Clock, choices: HistoryChoices) -> H
     """
     from tradewind.models.families import forecaster_class
     from tradewind.models.rolling.cost import walk_cost
+    from tradewind.models.rolling.evaluate import in_ensemble
     from tradewind.models.rolling.history import load_history, shuffled_labels
 
     symbols = tuple(dict.fromkeys(choices.symbols or settings.market.symbols))
@@ -126,7 +127,15 @@ def plan_history(settings: Settings, clock: Clock, choices: HistoryChoices) -> H
         families=families,
         pooled=not choices.per_symbol,
         costs=tuple(
-            cost for family in families for cost in walk_cost(settings, training_set, family, keys)
+            cost
+            for family in families
+            for cost in walk_cost(
+                settings,
+                training_set,
+                family,
+                keys,
+                record=in_ensemble(settings, family, families),
+            )
         ),
         facts=_facts(settings, history, symbols, families, choices),
     )

@@ -178,12 +178,16 @@ def _candidate(
 
 
 def _saved(bundle: ModelBundle, report: EvaluationReport, work: Workspace) -> ModelBundle:
-    """Save the bundle with its figures, once, and return what the files hold."""
+    """Save the bundle with its figures and its worth, once, and return what the files hold."""
     from tradewind.models.bundle import ModelBundle
+    from tradewind.models.track_record import record_skill
 
     if not work.bundle.exists():
         metrics = {name: float(v) for name, v in report.metrics().items() if v is not None}
-        meta = bundle.meta.model_copy(update={"metrics": metrics})
+        skill = bundle.meta.skill
+        if report.out_of_sample is not None:
+            skill = record_skill(report.out_of_sample, otherwise=skill)
+        meta = bundle.meta.model_copy(update={"metrics": metrics, "skill": skill})
         ModelBundle(meta, bundle.forecaster, bundle.calibrator, bundle.reference).save(work.bundle)
     return ModelBundle.load(work.bundle)
 

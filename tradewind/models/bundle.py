@@ -38,8 +38,9 @@ FORMAT = 1
 class BundleMeta(BaseModel):
     """Where a model comes from, what it reads and how good it was.
 
-    ``skill`` is the log-loss gain over the base rate on the calibration slice, floored at
-    0; ``gates`` is ``passed`` or ``failed``. ``calibrated_end_ms`` is where the labels of a live
+    ``skill`` is the relative log-loss gain over the base rate on the walk-forward rows (where
+    these are too few, on the calibration slice), floored at 0: the weight in an ensemble.
+    ``gates`` is ``passed`` or ``failed``. ``calibrated_end_ms`` is where the labels of a live
     recalibration end, None without one. Times are UTC epoch milliseconds.
     """
 

@@ -42,7 +42,8 @@ class Calibrated:
     """A calibrator, the reference of its slice, and the skill measured on that slice.
 
     ``skill`` is the gain in log-loss over the base rate of the training slice, relative to
-    it, floored at 0; it weighs the member in an ensemble, and is not evidence of quality.
+    it, floored at 0. It weighs the member in an ensemble where its walk-forward record is too
+    short (`track_record`), and is not evidence of quality.
     """
 
     choice: CalibrationChoice

@@ -222,6 +222,13 @@ def pool(parts: Sequence[OutOfSample]) -> OutOfSample:
     return OutOfSample(symbols=symbols, **{**joined, "symbol": np.concatenate(codes)})
 
 
+def without_first(rows: OutOfSample, folds: int) -> OutOfSample:
+    """Return ``rows`` without those of the first ``folds``; the next fold is number 1."""
+    kept = rows.fold > folds
+    arrays = {name: getattr(rows, name)[kept] for name in ARRAYS}
+    return replace(rows, **{**arrays, "fold": arrays["fold"] - folds})
+
+
 def _run_fold(
     settings: Settings,
     samples: Samples,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from tradewind.models.backtest import MIN_TRADES
 from tradewind.models.baselines import BASELINES
 from tradewind.models.rolling.canaries import coin_flips, slices_apart
 from tradewind.models.rolling.cost import walk_cost
-from tradewind.models.rolling.evaluate import Evaluation, evaluate_history, luck_of
+from tradewind.models.rolling.evaluate import Evaluation, evaluate_history, in_ensemble, luck_of
 from tradewind.models.rolling.figures import confident_rows, trade
+from tradewind.models.rolling.folds import since_ms
 from tradewind.models.rolling.history import shuffled_labels
 from tradewind.models.rolling.record import summary
 from tradewind.models.rolling.walk import FoldNews
@@ -226,6 +228,34 @@ def test_the_cost_is_told_before(make_settings: Callable[..., Settings]) -> None
     assert trees.folds > deep.folds
     assert trees.test_rows == deep.test_rows > trees.compared_rows == deep.compared_rows > 0
     assert min(trees.seconds, deep.seconds) > 0
+
+
+def test_the_days_before_weigh_the_members_and_are_not_judged(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = rolling_settings(make_settings, since=date(2025, 2, 4))
+    news: list[FoldNews] = []
+    found = evaluate_history(
+        settings, planted_history(), FAMILIES, workdir=tmp_path, on_fold=news.append
+    )
+    since = since_ms(settings)
+    for name in FAMILIES:
+        walk, told = found.walks[name], [item for item in news if item.family == name]
+        assert walk.rows.ts.min() >= since
+        judged = [result.number for result in walk.results["POOLED"]]
+        assert judged == list(range(1, len(judged) + 1))
+        assert [item.number for item in told] == list(range(1, told[0].total + 1))
+        earlier = [item.result.spans["test"] for item in told if item.result][: -len(judged)]
+        assert earlier
+        assert max(end for _, end in earlier) < since
+        (cost,) = walk_cost(settings, planted_history(), name, ["POOLED"], record=True)
+        assert cost.folds == told[0].total
+        assert cost.compared_rows == len(found.same[name])
+    alone = walk_cost(settings, planted_history(), "lightgbm", ["POOLED"])[0]
+    assert alone.folds == len(found.walks["lightgbm"].results["POOLED"])
+    assert in_ensemble(settings, "lightgbm", FAMILIES)
+    assert not in_ensemble(settings, "lightgbm", ["lightgbm", "gru"])
+    assert not in_ensemble(settings, "gru", ["lightgbm", "xgboost", "gru"])
 
 
 def test_two_walks_of_one_family_do_not_mix(

@@ -15,7 +15,7 @@ from tradewind.models.base import IntArray
 from tradewind.models.dataset import TrainingSet
 from tradewind.models.families import forecaster_class
 from tradewind.models.rolling.folds import bar_on_stride
-from tradewind.models.rolling.walk import planned
+from tradewind.models.rolling.walk import planned, planned_record
 from tradewind.models.splits import Fold
 from tradewind.models.training import rows_of
 from tradewind.settings import Settings
@@ -45,24 +45,34 @@ class WalkCost:
 
 
 def walk_cost(
-    settings: Settings, training_set: TrainingSet, family: str, keys: Sequence[str]
+    settings: Settings,
+    training_set: TrainingSet,
+    family: str,
+    keys: Sequence[str],
+    *,
+    record: bool = False,
 ) -> list[WalkCost]:
-    """Return the cost of a walk of ``family`` for each of ``keys``; nothing is fitted."""
+    """Return the cost of a walk of ``family`` for each of ``keys``; nothing is fitted.
+
+    ``record`` as of `walk_family`: its folds cost time, and none of their rows is judged.
+    """
     found = []
     for key in keys:
         ts = rows_of(training_set.samples, key).ts
         folds = planned(settings, training_set, family, key)
+        before = planned_record(settings, training_set, family, key) if record else []
+        walked = [*before, *folds]
         test = np.concatenate([fold.test for fold in folds])
         found.append(
             WalkCost(
                 family=family,
                 key=key,
-                folds=len(folds),
-                first_fit_rows=len(folds[0].fit),
+                folds=len(walked),
+                first_fit_rows=len(walked[0].fit),
                 last_fit_rows=len(folds[-1].fit),
                 test_rows=len(test),
                 compared_rows=int(bar_on_stride(settings, ts[test]).sum()),
-                seconds=round(sum(_seconds(settings, family, fold, ts) for fold in folds), 1),
+                seconds=round(sum(_seconds(settings, family, fold, ts) for fold in walked), 1),
             )
         )
     return found

@@ -88,7 +88,13 @@ def evaluate_history(
     keys = [POOLED] if pooled else list(training_set.samples.symbols)
     walks = {
         family: walk_family(
-            settings, training_set, family, keys, workdir=workdir / FOLDS_FOLDER, on_fold=on_fold
+            settings,
+            training_set,
+            family,
+            keys,
+            workdir=workdir / FOLDS_FOLDER,
+            on_fold=on_fold,
+            record=in_ensemble(settings, family, families),
         )
         for family in families
     }
@@ -134,6 +140,12 @@ def evaluate_history(
         vote=vote,
         seconds=time.monotonic() - started,
     )
+
+
+def in_ensemble(settings: Settings, family: str, families: Sequence[str]) -> bool:
+    """Return whether ``family`` votes in an ensemble of ``families``: alone it makes none."""
+    voting = set(families) & set(settings.serving.vote.members)
+    return family in voting and len(voting) > 1
 
 
 def luck_of(settings: Settings, candidates: Mapping[str, Judged]) -> dict[str, Any]:

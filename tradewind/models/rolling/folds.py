@@ -6,7 +6,7 @@ Trees are refitted every ``evaluation.refit_days``, deep families every
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 
@@ -77,6 +77,29 @@ def plan_rolling(settings: Settings, ts: IntArray, family: str) -> list[Fold]:
             oldest = max(first, start - chosen.days_back_max * MS_PER_DAY)
         folds.append(_fold(chosen, ts, [oldest, valid, calib, start, stop], purge))
     return folds
+
+
+def plan_record(settings: Settings, ts: IntArray, family: str) -> list[Fold]:
+    """Return the folds before those of `plan_rolling`: their forecasts only weigh the members.
+
+    They reach ``evaluation.skill_days`` back, as far as there is as much to fit on as there is
+    to stop and to calibrate on; on a shorter history there are none.
+    """
+    chosen, since = settings.evaluation, since_ms(settings)
+    before = np.flatnonzero(ts < since)
+    if not len(before):
+        return []
+    own_past = (chosen.valid_days + chosen.calib_days) * MS_PER_DAY
+    oldest = max(since - chosen.skill_days * MS_PER_DAY, int(ts[before].min()) + 2 * own_past)
+    refits_before = (since - oldest) // (chosen.refit_days * MS_PER_DAY)
+    if refits_before < 1:
+        return []
+    start = chosen.since - timedelta(days=refits_before * chosen.refit_days)
+    earlier = settings.model_copy(update={"evaluation": chosen.model_copy(update={"since": start})})
+    return [
+        Fold(*(before[rows] for rows in (fold.fit, fold.valid, fold.calib, fold.test)))
+        for fold in plan_rolling(earlier, ts[before], family)
+    ]
 
 
 def _fold(chosen: EvaluationSettings, ts: IntArray, bounds: list[int], purge_ms: int) -> Fold:

@@ -19,9 +19,9 @@ class Judged:
     """Forecasts on rows that nothing was fitted on, sorted by (ts, symbol); arrays (n,).
 
     ``symbol`` holds codes into ``symbols``; ``uncertainty`` is total, in log-return units, NaN
-    (as ``mu``) where a forecaster states none; ``skill`` is that of the fold's calibration
-    slice, ``p_raw`` the probability before calibration and ``interval_p`` the conformal p-value
-    of the return, both NaN where there is none.
+    (as ``mu``) where a forecaster states none; ``skill`` is what the record up to the row's
+    retraining told of the member, ``p_raw`` the probability before calibration and
+    ``interval_p`` the conformal p-value of the return, both NaN where there is none.
     """
 
     name: str

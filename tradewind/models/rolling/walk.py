@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,18 @@ from tradewind.files import write_bytes
 from tradewind.models.base import FloatArray, IntArray, Samples
 from tradewind.models.baselines import BASELINES, baseline_predictions
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.rolling.folds import bar_on_stride, fold_settings, plan_rolling
+from tradewind.models.rolling.folds import (
+    bar_on_stride,
+    fold_settings,
+    plan_record,
+    plan_rolling,
+)
 from tradewind.models.rolling.judged import Judged, baseline_rows, family_rows
 from tradewind.models.splits import Fold
+from tradewind.models.track_record import rolling_skill
 from tradewind.models.training import rows_of
-from tradewind.models.walk_forward import FoldResult, pool, run_folds
-from tradewind.settings import Settings
+from tradewind.models.walk_forward import FoldResult, OutOfSample, pool, run_folds, without_first
+from tradewind.settings import MS_PER_DAY, Settings
 
 BASELINE_REVISION = 1
 
@@ -62,8 +68,12 @@ def walk_family(
     *,
     workdir: Path,
     on_fold: NewsHook | None = None,
+    record: bool = False,
 ) -> Walk:
     """Refit ``family`` at every fold, once over all symbols or once for each of ``keys``.
+
+    With ``record`` the days before the first judged one are walked too (`plan_record`): what
+    the member was worth there weighs it in an ensemble, and is judged nowhere.
 
     Raises
     ------
@@ -72,7 +82,7 @@ def walk_family(
         ``already_running`` when another process walks this family there.
     """
     with _alone(workdir / family, family):
-        return _walk(settings, training_set, family, keys, workdir / family, on_fold)
+        return _walk(settings, training_set, family, keys, workdir / family, on_fold, record)
 
 
 def _walk(
@@ -82,12 +92,14 @@ def _walk(
     keys: Sequence[str],
     workdir: Path,
     on_fold: NewsHook | None,
+    record: bool,
 ) -> Walk:
     sized = fold_settings(settings)
     parts, results = [], {}
     for key in keys:
-        ts = rows_of(training_set.samples, key).ts
-        folds = plan_rolling(settings, ts, family)
+        judged = planned(settings, training_set, family, key)
+        before = planned_record(settings, training_set, family, key) if record else []
+        folds = [*before, *judged]
         found: list[FoldResult] = []
 
         def heard(result: FoldResult, key: str = key, total: int = len(folds)) -> None:
@@ -95,19 +107,26 @@ def _walk(
             if on_fold is not None:
                 on_fold(FoldNews(family, key, result.number, total, result, result.seconds))
 
-        parts.append(
-            run_folds(
-                sized,
-                training_set,
-                family,
-                key,
-                folds,
-                workdir=workdir / key,
-                on_result=heard,
-            )
+        part = run_folds(
+            sized, training_set, family, key, folds, workdir=workdir / key, on_result=heard
         )
-        results[key] = tuple(found)
+        part = replace(part, skill=_skill_by_then(settings, part))
+        parts.append(without_first(part, len(before)))
+        results[key] = tuple(
+            replace(result, number=number) for number, result in enumerate(found[len(before) :], 1)
+        )
     return Walk(family, family_rows(family, pool(parts)), results)
+
+
+def _skill_by_then(settings: Settings, rows: OutOfSample) -> FloatArray:
+    """Return each row's skill as a weekly retraining would have stored it, shape (n,)."""
+    step = settings.market.timeframe_ms
+    return rolling_skill(
+        rows,
+        every_ms=settings.evaluation.refit_days * MS_PER_DAY,
+        window_ms=settings.evaluation.skill_days * MS_PER_DAY,
+        known_ms=(settings.training.horizon + 1) * step,
+    )
 
 
 def walk_baselines(
@@ -169,8 +188,15 @@ def _alone(folder: Path, family: str) -> Iterator[None]:
 
 
 def planned(settings: Settings, training_set: TrainingSet, family: str, key: str) -> list[Fold]:
-    """Return the folds that a walk of ``family`` for ``key`` would take."""
+    """Return the folds that a walk of ``family`` for ``key`` would judge."""
     return plan_rolling(settings, rows_of(training_set.samples, key).ts, family)
+
+
+def planned_record(
+    settings: Settings, training_set: TrainingSet, family: str, key: str
+) -> list[Fold]:
+    """Return the folds that a walk with a record would take before those."""
+    return plan_record(settings, rows_of(training_set.samples, key).ts, family)
 
 
 def _place(ts: IntArray, symbol: IntArray, symbols: int) -> IntArray:
