@@ -142,9 +142,14 @@ def _models(settings: Settings, now_ms: int | None) -> list[dict[str, Any]]:
                 "data_end_ms": end,
                 "age_days": None if age is None else round(age, 2),
                 "too_old": None if age is None else age > settings.registry.max_model_age_days,
+                "expired": None if age is None else _expired(age, settings),
             }
         )
     return rows
+
+
+def _expired(age_days: float, settings: Settings) -> bool:
+    return 0 < settings.registry.model_expiry_days < age_days
 
 
 def _last_retrain(settings: Settings) -> dict[str, Any] | None:
@@ -283,7 +288,13 @@ def _down(found: dict[str, Any]) -> list[str]:
     problems.extend(
         f"{row['name']}: the champion is too old ({row['age_days']} days)"
         for row in found["models"]
-        if row["too_old"]
+        if row["too_old"] and not row["expired"]
+    )
+    problems.extend(
+        f"{row['name']}: the champion has expired ({row['age_days']} days) and answers no more: "
+        "launch `retrain`, or run `tradewind train`"
+        for row in found["models"]
+        if row["expired"]
     )
     if not found["serving"]["ready"]:
         problems.append(f"serving {found['serving']['url']}: {found['serving']['why']}")

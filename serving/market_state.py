@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 
+from serving.expiry import Expiry, age_days
 from serving.live_view import LiveView
 from serving.metrics import ServingMetrics
-from serving.models import ModelTable
+from serving.models import ModelTable, Slot, Snapshot
 from tradewind.clock import Clock
 from tradewind.errors import TradewindError
 from tradewind.features.samples import FeatureRow
-from tradewind.settings import Settings
+from tradewind.settings import MS_PER_DAY, Settings
 
 log = logging.getLogger("tradewind.serving")
+S_PER_DAY = MS_PER_DAY / 1000
 QUOTES = ("USDT", "USDC", "USD")
 
 
@@ -33,6 +35,8 @@ class MarketState:
         self._clock = clock
         self._table = table
         self._metrics = metrics
+        self._shown: set[Slot] = set()
+        self._expired: set[str] = set()
 
     def refresh(self) -> None:
         """Set staleness, regime and ratio of closes per symbol, and the age of each model."""
@@ -47,14 +51,24 @@ class MarketState:
             regimes={symbol: row.regime for symbol, row in rows.items()},
             ratios=ratios(self._settings.market.reference_symbols, rows),
         )
-        try:
-            now_ms = self._clock.now_ms()
-        except TradewindError as error:
-            log.debug("no clock, no model ages: %s", error)
-            return
-        for (name, alias), model in self._table.snapshot.models.items():
-            age_s = max(0, now_ms - model.bundle.meta.data_end_ms) / 1000
-            self._metrics.model_age.labels(name, alias).set(age_s)
+        self._ages(self._table.snapshot, Expiry.now(self._settings, self._clock))
+
+    def _ages(self, snapshot: Snapshot, expiry: Expiry) -> None:
+        """Show how old each model is, and raise the alarm where it has expired."""
+        if expiry.now_ms is None:
+            return  # no clock, no ages: the last known ones stand
+        expired = set()
+        for slot, model in snapshot.models.items():
+            age_s = age_days(model, expiry.now_ms) * S_PER_DAY
+            self._metrics.model_age.labels(*slot).set(age_s)
+            self._metrics.model_expired.labels(*slot).set(int(expiry.expired(model)))
+            if expiry.expired(model):
+                expired.add(model.model_version)
+                if model.model_version not in self._expired:
+                    log.error("%s has expired and answers no more: %s", slot[1], expiry.why(model))
+        for slot in self._shown - snapshot.models.keys():
+            self._metrics.model_expired.labels(*slot).set(0)  # the alias is gone
+        self._shown, self._expired = set(snapshot.models), expired
 
     def _follow_active_set(self) -> None:
         try:

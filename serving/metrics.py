@@ -68,6 +68,9 @@ class ServingMetrics:
         self.model_age = gauge(
             "model_age_seconds", "Market time since a model's last bar closed", "name", "alias"
         )
+        self.model_expired = gauge(
+            "model_expired", "1 while a version is too old to answer", "name", "alias"
+        )
         self.model_info = gauge(
             "model_version_info", "1 for the version that serves", "name", "alias", "version"
         )

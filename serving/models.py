@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from registry import versions
+from serving.expiry import Expiry
 from serving.loaded import LoadedModel
 from serving.member_table import MemberTable, told
 from tradewind.contracts import POOLED, registered_name
@@ -104,7 +105,7 @@ class Snapshot:
         states = (self.members.states.get((family, key)) for key in (symbol, model.registered.key))
         return next((state for state in states if state and not state.enabled), None)
 
-    def not_ready(self, settings: Settings) -> TradewindError | None:
+    def not_ready(self, settings: Settings, expiry: Expiry) -> TradewindError | None:
         """Return why this snapshot cannot serve every traded symbol, None if it can."""
         if not self.read:
             return self.problem or TradewindError(
@@ -125,10 +126,15 @@ class Snapshot:
                 "Roll back with the job `rollback`, or train again",
             )
         families = settings.training.families
+        expired: list[LoadedModel] = []
         for symbol in settings.market.symbols:
-            if not any(self.resolve(family, symbol) for family in families):
+            resolved = (self.resolve(family, symbol) for family in families)
+            models = [model for model in resolved if model is not None]
+            if not models:
                 return no_champion(" or ".join(families), symbol)
-        return None
+            if all(expiry.expired(model) for model in models):
+                expired += models
+        return expiry.error(expired) if expired else None
 
 
 def no_champion(family: str, symbol: str) -> TradewindError:

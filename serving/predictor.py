@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from serving import ensemble
+from serving.expiry import Expiry
 from serving.live_view import LiveView
 from serving.loaded import Item, LoadedModel, RowForecast
 from serving.members import Chosen, choose
@@ -25,6 +26,7 @@ from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, unava
 from serving.prediction_log import PredictionLog
 from serving.questions import FAMILY, MODEL_TYPE, Ask, Kind, Problem, Question
 from serving.signals import signal_of
+from tradewind.clock import Clock
 from tradewind.contracts import DisabledMember, Prediction, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
@@ -67,12 +69,14 @@ class Predictor:
         settings: Settings,
         *,
         view: LiveView,
+        clock: Clock,
         table: SnapshotSource,
         metrics: ServingMetrics,
         log: PredictionLog,
     ) -> None:
         self._settings = settings
         self._view = view
+        self._clock = clock
         self._table = table
         self._metrics = metrics
         self._log = log
@@ -81,8 +85,9 @@ class Predictor:
         """Return one answer an ask, in order: a prediction, or why there is none."""
         started = time.perf_counter()
         snapshot = self._table.snapshot
+        expiry = Expiry.now(self._settings, self._clock)
         with self._metrics.stage(question.endpoint, "features"):
-            prepared = [self._prepare(snapshot, question, ask) for ask in asks]
+            prepared = [self._prepare(snapshot, expiry, question, ask) for ask in asks]
         ready = [item for item in prepared if isinstance(item, _Ready)]
         with self._metrics.stage(question.endpoint, "forward"):
             forecasts = _forward(ready, question.n_samples, self._settings.serving.ranges)
@@ -101,10 +106,12 @@ class Predictor:
             raise answer.error
         return answer
 
-    def _prepare(self, snapshot: Snapshot, question: Question, ask: Ask) -> _Ready | Problem:
+    def _prepare(
+        self, snapshot: Snapshot, expiry: Expiry, question: Question, ask: Ask
+    ) -> _Ready | Problem:
         try:
             self._check_known(ask.symbol)
-            chosen = self._members(snapshot, question, ask.symbol)
+            chosen = self._members(snapshot, expiry, question, ask.symbol)
             row = self._view.latest(ask.symbol)
             self._check_fresh(row, question.allow_stale)
         except TradewindError as error:
@@ -134,13 +141,16 @@ class Predictor:
                 "Launch the Dagster job `ingest`, or ask with allow_stale=1",
             )
 
-    def _members(self, snapshot: Snapshot, question: Question, symbol: str) -> Chosen:
+    def _members(
+        self, snapshot: Snapshot, expiry: Expiry, question: Question, symbol: str
+    ) -> Chosen:
         """Return the models that answer, by family, and the members that do not."""
         if question.kind is Kind.ENSEMBLE:
-            return choose(snapshot, self._settings, symbol)
+            return choose(snapshot, self._settings, symbol, expiry)
         family = FAMILY[question.kind]
         model = snapshot.resolve(family, symbol, question.alias)
         if model is not None:
+            expiry.check(model)
             return Chosen({family: model})
         if question.alias == CHALLENGER:
             raise TradewindError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serving.background import Repeater
+from serving.expiry import Expiry
 from serving.live_view import LiveView
 from serving.loaded import LoadedModel, load
 from serving.market_state import MarketState
@@ -59,7 +60,12 @@ class Runtime:
             on_drop=self.metrics.log_dropped.inc,
         )
         self.predictor = Predictor(
-            settings, view=self.view, table=self.table, metrics=self.metrics, log=self.log
+            settings,
+            view=self.view,
+            clock=self.clock,
+            table=self.table,
+            metrics=self.metrics,
+            log=self.log,
         )
         self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
         self._threads = [
@@ -86,7 +92,11 @@ class Runtime:
 
     def not_ready(self) -> TradewindError | None:
         """Return why not every traded symbol can be served, None if all can."""
-        return self.table.snapshot.not_ready(self.settings)
+        return self.table.snapshot.not_ready(self.settings, self.expiry())
+
+    def expiry(self) -> Expiry:
+        """Return which versions have expired by now."""
+        return Expiry.now(self.settings, self.clock)
 
     def _connect(self) -> Tracking:
         from registry.tracking import Tracking

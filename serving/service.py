@@ -92,7 +92,9 @@ class Tradewind:
         """Tell BentoML's /readyz; what is missing is raised, and so named in its answer."""
         problem = self.runtime.not_ready()
         if problem is not None:
-            raise TradewindError(ErrorCode.NO_CHAMPION, problem.detail, problem.hint)
+            expired = problem.code is ErrorCode.MODEL_EXPIRED
+            code = problem.code if expired else ErrorCode.NO_CHAMPION
+            raise TradewindError(code, problem.detail, problem.hint)
         return True
 
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]

@@ -49,9 +49,11 @@ def answer_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> Predi
             max_passes=settings.serving.max_batch_passes,
         ),
     )
+    clock = ManualClock(until_ms)
     predictor = Predictor(
         settings,
-        view=LiveView(settings, ManualClock(until_ms)),
+        view=LiveView(settings, clock),
+        clock=clock,
         table=_Candidate(Snapshot({(name, CHAMPION): model}, read=True)),
         metrics=ServingMetrics(settings.serving.metrics_namespace, CollectorRegistry()),
         log=PredictionLog(

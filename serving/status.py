@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from serving.expiry import Expiry, age_days
 from serving.members import choose
 from serving.metrics import LEAST_MEMBERS
 from serving.models import SERVED_ALIASES, Snapshot
 from tradewind.errors import TradewindError
-from tradewind.settings import MS_PER_DAY, Settings
+from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from serving.loaded import LoadedModel
@@ -26,8 +27,8 @@ def of(runtime: Runtime, families: Sequence[str] | None = None) -> dict[str, Any
     """
     snapshot = runtime.table.snapshot
     settings = runtime.settings
-    not_ready = snapshot.not_ready(settings)
-    now_ms = _now_ms(runtime)
+    expiry = runtime.expiry()
+    not_ready = snapshot.not_ready(settings, expiry)
     wanted = [
         family for family in settings.training.families if families is None or family in families
     ]
@@ -36,13 +37,15 @@ def of(runtime: Runtime, families: Sequence[str] | None = None) -> dict[str, Any
         "not_ready": None if not_ready is None else not_ready.body(),
         "registry": None if snapshot.problem is None else snapshot.problem.body(),
         "members": _members(snapshot),
-        "ensembles": [_ensemble(snapshot, settings, symbol) for symbol in settings.market.symbols],
+        "ensembles": [
+            _ensemble(snapshot, settings, symbol, expiry) for symbol in settings.market.symbols
+        ],
         "models": [
             entry
             for symbol in settings.market.symbols
             for family in wanted
             for alias in SERVED_ALIASES
-            if (entry := _entry(runtime, snapshot, family, symbol, alias, now_ms)) is not None
+            if (entry := _entry(runtime, snapshot, family, symbol, alias, expiry)) is not None
         ],
     }
 
@@ -70,10 +73,12 @@ def _members(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _ensemble(snapshot: Snapshot, settings: Settings, symbol: str) -> dict[str, Any]:
+def _ensemble(
+    snapshot: Snapshot, settings: Settings, symbol: str, expiry: Expiry
+) -> dict[str, Any]:
     """Return who votes for a symbol, and who does not."""
     try:
-        chosen = choose(snapshot, settings, symbol)
+        chosen = choose(snapshot, settings, symbol, expiry)
     except TradewindError as error:
         return {"symbol": symbol, "voting": [], "few": True, "problem": error.body()}
     return {
@@ -86,7 +91,7 @@ def _ensemble(snapshot: Snapshot, settings: Settings, symbol: str) -> dict[str, 
 
 
 def _entry(
-    runtime: Runtime, snapshot: Snapshot, family: str, symbol: str, alias: str, now_ms: int | None
+    runtime: Runtime, snapshot: Snapshot, family: str, symbol: str, alias: str, expiry: Expiry
 ) -> dict[str, Any] | None:
     slot = snapshot.slot(family, symbol, alias)
     if slot is None:
@@ -104,15 +109,16 @@ def _entry(
         "load_error": None if failure is None else failure.reason,
     }
     if model is not None:
-        entry |= _details(runtime, snapshot, model, symbol, now_ms)
+        entry |= _details(runtime, snapshot, model, symbol, expiry)
     return entry
 
 
 def _details(
-    runtime: Runtime, snapshot: Snapshot, model: LoadedModel, symbol: str, now_ms: int | None
+    runtime: Runtime, snapshot: Snapshot, model: LoadedModel, symbol: str, expiry: Expiry
 ) -> dict[str, Any]:
     meta = model.bundle.meta
-    age = None if now_ms is None else round(max(0, now_ms - meta.data_end_ms) / MS_PER_DAY, 3)
+    now_ms = expiry.now_ms
+    age = None if now_ms is None else round(age_days(model, now_ms), 3)
     limit = runtime.settings.registry.max_model_age_days
     return {
         "version": model.registered.version,
@@ -121,6 +127,8 @@ def _details(
         "data_end_ms": meta.data_end_ms,
         "age_days": age,
         "too_old": None if age is None else age > limit,
+        "expired": None if age is None else expiry.expired(model),
+        "expiry_days": expiry.limit_days or None,
         "gates": model.gates,
         "enabled": not snapshot.is_disabled(model, symbol),
         "skill": model.skill,
@@ -129,11 +137,3 @@ def _details(
         "run_id": model.registered.run_id,
         "loaded_ms": model.loaded_ms,
     }
-
-
-def _now_ms(runtime: Runtime) -> int | None:
-    """Return market time, None while the replay's clock was never set."""
-    try:
-        return runtime.clock.now_ms()
-    except TradewindError:
-        return None

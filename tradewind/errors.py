@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     NO_CHAMPION = "no_champion"
     NO_CHALLENGER = "no_challenger"
     MODEL_UNUSABLE = "model_unusable"
+    MODEL_EXPIRED = "model_expired"
     OUT_OF_RANGE = "out_of_range"
     GATES_FAILED = "gates_failed"
     EXCHANGE_UNREACHABLE = "exchange_unreachable"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -174,10 +174,22 @@ class RegistrySettings(Section):
     max_model_age_days: float = Field(
         8, gt=0, description="days after which a champion is too old, and a retraining is asked for"
     )
+    model_expiry_days: float = Field(
+        21, ge=0, description="days after which a version stops answering; 0: it never does"
+    )
     request_timeout_s: int = Field(10, ge=1, description="per request to a tracking server")
     request_retries: int = Field(2, ge=0, description="repeats of a failed tracking request")
     lock_timeout_s: float = Field(30, gt=0, description="wait for another alias change")
     history_limit: int = Field(50, ge=1, description="alias changes kept per registered model")
+
+    @model_validator(mode="after")
+    def _alarm_before_expiry(self) -> Self:
+        if 0 < self.model_expiry_days <= self.max_model_age_days:
+            raise ValueError(
+                f"model_expiry_days = {self.model_expiry_days:g} must be above "
+                f"max_model_age_days = {self.max_model_age_days:g}, or 0 for never"
+            )
+        return self
 
 
 class LinkSettings(Section):

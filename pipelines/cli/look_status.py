@@ -73,7 +73,8 @@ def _models(found: dict[str, Any], console: Console) -> None:
     view = _table("models", ("model",), ("champion", "chall.", "prev.", "gates", "age (d)"))
     for row in found["models"]:
         cells = (row[name] for name in ("champion", "challenger", "previous", "gates", "age_days"))
-        view.add_row(row["name"].removeprefix("tradewind."), *map(_cell, cells))
+        name = row["name"].removeprefix("tradewind.")
+        view.add_row(f"{name} (expired)" if row["expired"] else name, *map(_cell, cells))
     if found["models"]:
         console.print(view)
 

@@ -24,6 +24,7 @@ DATABASE_VARIABLES = {
     "dagster_database_url": "TRADEWIND_DAGSTER_DATABASE_URL",
 }
 RECORDED = ("PROFILE", "DATA", "MARKET", "FEATURES", "TRAINING", "BOOSTED", "DEEP")
+RECORDED_ALONE = ("REGISTRY__MODEL_EXPIRY_DAYS",)
 RECORDED_POLICY = ("CALIBRATION", "THRESHOLDS", "SIZING", "RISK", "COSTS", "ENGINE")
 
 
@@ -110,7 +111,9 @@ def recordable(environment: Mapping[str, str]) -> dict[str, str]:
 
     Addresses that may carry a password (proxies, database URLs) are left out.
     """
-    wanted = re.compile(rf"TRADEWIND_({'|'.join(RECORDED + RECORDED_POLICY)})(__.+)?")
+    wanted = re.compile(
+        rf"TRADEWIND_({'|'.join(RECORDED + RECORDED_POLICY + RECORDED_ALONE)})(__.+)?"
+    )
     return {
         name: value
         for name, value in sorted(environment.items())

@@ -101,13 +101,14 @@ def missing(settings: Settings, asked: ServingClient) -> str | None:
         return f"serving does not answer ({error.code.value})"
     if problem is None:
         return None  # it has become ready between the two questions
-    if problem["error"] == ErrorCode.NO_CHAMPION.value and not problem["hint"].startswith(LOADING):
+    words = {
+        ErrorCode.NO_CHAMPION.value: "no champion yet",
+        ErrorCode.MODEL_EXPIRED.value: "the champion has expired",
+    }.get(problem["error"])
+    if words is not None and not problem["hint"].startswith(LOADING):
         place = settings.links.dagster_url
         where = f" at {place}/" if place else ""
-        return (
-            f"no champion yet ({problem['detail']}): launch `retrain`{where} or run "
-            "`tradewind train`"
-        )
+        return f"{words} ({problem['detail']}): launch `retrain`{where} or run `tradewind train`"
     return f"serving is not ready: {problem['detail']}"
 
 

@@ -112,7 +112,7 @@ def settings(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "TRADEWIND_CLOCK": "replay",
         "TRADEWIND_MARKET": json.dumps({"symbols": SYMBOLS}),
         "TRADEWIND_RETRAIN_TRIGGERS": '{"pause_hours": 0}',
-        "TRADEWIND_REGISTRY": '{"max_model_age_days": 30}',
+        "TRADEWIND_REGISTRY": '{"max_model_age_days": 30, "model_expiry_days": 60}',
         "TRADEWIND_TRAINING": json.dumps({"horizon": HORIZON, "families": [ONE_SIDED, SOUND]}),
     }.items():
         monkeypatch.setenv(name, value)
