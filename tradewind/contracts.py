@@ -119,6 +119,7 @@ class RefusalCode(StrEnum):
     FEATURE_MISMATCH = "feature_mismatch"
     BAD_FEATURES = "bad_features"
     SERVING_DOWN = "serving_down"
+    MODEL_EXPIRED = "model_expired"
     SYMBOL_DISABLED = "symbol_disabled"
     KILL_SWITCH = "kill_switch"
     NO_MARGIN = "insufficient_margin"

@@ -74,9 +74,11 @@ def test_pending_entries_count_towards_the_greatest_number_of_positions(tmp_path
     assert sum(o.leg is Leg.ENTRY for o in house.ledger.working_orders()) == 2
 
 
-def test_a_position_is_left_after_its_time(house: House) -> None:
+@pytest.mark.parametrize("problem", [None, "model_expired: POOLED/1 is 22.0 days old"])
+def test_a_position_is_left_after_its_time(house: House, problem: str | None) -> None:
     house.cycle()
     house.script.p_up = {}
+    house.script.problem = problem  # without a model a position is looked after all the same
     for bar in range(1, 8):
         house.cycle(bar)
     trade = house.ledger.trades().row(0, named=True)
@@ -94,6 +96,7 @@ def test_a_position_is_left_after_its_time(house: House) -> None:
         ("serving_unreachable: nobody listens on 127.0.0.1:8000", "serving_down"),
         ("stale_features: 900 s old", "stale_data"),
         ("internal: what", "missing_prediction"),
+        ("model_expired: tradewind.lightgbm.POOLED/1 is 22.0 days old", "model_expired"),
     ],
 )
 def test_without_a_prediction_it_holds_and_says_why(

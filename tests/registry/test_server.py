@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +15,10 @@ from registry.aliases import history, promote_candidate, rollback
 from registry.tracking import Tracking
 from registry.versions import alias_table, fetch_bundle, list_versions, register_bundle, resolve
 from tests.support.registered import EXAMPLE, NAME, OUTPUT
+from tests.support.tracking_server import serve
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.bundle import digest
 from tradewind.settings import Settings
-
-START_LIMIT_S = 90
 
 
 @pytest.fixture
@@ -31,45 +27,6 @@ def server(tmp_path: Path, empty_database: Path) -> Iterator[tuple[str, subproce
     database.write_bytes(empty_database.read_bytes())
     with serve(database, tmp_path) as started:
         yield started
-
-
-@contextlib.contextmanager
-def serve(database: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Serve a SQLite store on loopback; what it logs and keeps lies in ``tmp_path``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{database}"),
-        *("--artifacts-destination", str(tmp_path / "artifacts")),
-    ]
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
-        )
-    try:
-        wait_for(port, process, tmp_path / "server.log")
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"mlflow server did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.mark.slow

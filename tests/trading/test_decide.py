@@ -156,6 +156,10 @@ REFUSALS: dict[str, tuple[RefusalCode, dict[str, Any]]] = {
         RefusalCode.STALE_DATA,
         {"prediction": None, "problem": "stale_features: 900 s late"},
     ),
+    "expired model": (
+        RefusalCode.MODEL_EXPIRED,
+        {"prediction": None, "problem": "model_expired: POOLED/1 is 22.0 days old"},
+    ),
     "unknown symbol": (
         RefusalCode.UNKNOWN_SYMBOL,
         {"prediction": None, "problem": "unknown_symbol: XYZ"},

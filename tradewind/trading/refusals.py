@@ -103,6 +103,10 @@ REFUSALS: Final[dict[RefusalCode, Refusal]] = {
     RefusalCode.SERVING_DOWN: Refusal(
         "Serving could not be reached or was overloaded.", "Serving answers again."
     ),
+    RefusalCode.MODEL_EXPIRED: Refusal(
+        "The champion is older than `registry.model_expiry_days`.",
+        "A retraining; a younger version promoted.",
+    ),
     RefusalCode.SYMBOL_DISABLED: Refusal(
         "`risk.record_disable_streak` losses in a row disabled the symbol.",
         "After `risk.record_disable_hours`.",
