@@ -76,6 +76,7 @@ def _state(
         concept=seen.concept,
         concept_z=seen.concept_z,
         supervisor=asking.get(version.label),
+        worst_feature=seen.worst_feature,
     )
 
 
@@ -87,6 +88,7 @@ class _Seen:
     worst_psi: float | None = None
     concept: str | None = None
     concept_z: float | None = None
+    worst_feature: str | None = None
 
 
 def _drift(instance: DagsterInstance, unit: Unit, label: str) -> _Seen:
@@ -99,11 +101,14 @@ def _drift(instance: DagsterInstance, unit: Unit, label: str) -> _Seen:
     if observed is None or observed.metadata["version"].value != label:
         return _Seen()
     shown = {name: value.value for name, value in observed.metadata.items()}
-    psi = [float(str(value)) for name, value in shown.items() if name.startswith("psi_")]
+    psi = {name: float(str(value)) for name, value in shown.items() if name.startswith("psi_")}
+    # Where each column has a limit of its own, the worst is not the one of the largest PSI.
+    worst = psi.get(f"psi_{shown.get('worst_feature')}", max(psi.values(), default=None))
     z = shown.get("concept_z")
     return _Seen(
         status=str(shown["status"]),
-        worst_psi=max(psi, default=None),
+        worst_psi=worst,
+        worst_feature=str(shown["worst_feature"]) if "worst_feature" in shown else None,
         concept=str(shown["concept"]) if "concept" in shown else None,
         concept_z=None if z is None else float(str(z)),
     )

@@ -20,6 +20,9 @@ CLEARED = {DRIFT: "fine", CONCEPT: "none"}
 """What ends an episode of each alarm; a warning between the two does not."""
 
 
+KEY_START = "retrain "
+
+
 @dataclass(frozen=True)
 class ClosedTrade:
     """What the rules need of a closed trade."""
@@ -32,7 +35,8 @@ class ClosedTrade:
 class ChampionState:
     """A champion and what is known of it: its evidence's end, its drift, the trades of its symbols.
 
-    ``drift`` is the status of the newest measurement of this very version, None without one, and
+    ``drift`` is the status of the newest measurement of this very version, None without one,
+    ``worst_psi`` the PSI of the ``worst_feature`` in it, and
     ``concept`` the verdict of the outcomes in it, ``concept_z`` standard errors from none;
     ``trades`` are those of the symbols it serves, oldest first. ``supervisor`` is why the model
     supervisor asks for a retraining of this version, None where it does not.
@@ -47,6 +51,7 @@ class ChampionState:
     concept: str | None = None
     concept_z: float | None = None
     supervisor: str | None = None
+    worst_feature: str | None = None
 
     @property
     def label(self) -> str:
@@ -76,7 +81,7 @@ class Ask:
     def key(self) -> str:
         """Return the idempotence key: the same reasons of the same versions, and the attempt."""
         parts = [f"{label}:{'+'.join(sorted(found))}" for label, found in sorted(self.why.items())]
-        return f"retrain {' '.join(parts)} attempt {self.attempt}"
+        return f"{KEY_START}{' '.join(parts)} attempt {self.attempt}"
 
     @property
     def reason(self) -> str:
@@ -97,7 +102,8 @@ def look(
     reasons: dict[str, str] = {}
     psi = "not measured" if champion.worst_psi is None else f"{champion.worst_psi:.3f}"
     if champion.drift == ALERT:
-        reasons[DRIFT] = f"drift alarm, worst PSI {psi}"
+        of = f" of {champion.worst_feature}" if champion.worst_feature else ""
+        reasons[DRIFT] = f"drift alarm, worst PSI {psi}{of}"
     z = "not judged" if champion.concept_z is None else f"z {champion.concept_z:.1f}"
     if champion.concept == ALERT:
         reasons[CONCEPT] = f"concept drift alarm, log-loss over its expectation by {z}"
@@ -123,6 +129,12 @@ def look(
         f"supervisor {'asks' if champion.supervisor else 'asks for nothing'}"
     )
     return Finding(champion, reasons, looked_at)
+
+
+def names_asked(key: str) -> frozenset[str]:
+    """Return the registered names that an idempotence key asks for."""
+    parts = key.removeprefix(KEY_START).rpartition(" attempt ")[0].split()
+    return frozenset(part.rpartition("/")[0] for part in parts)
 
 
 def asks(findings: Sequence[Finding], asked: Mapping[str, Collection[str]]) -> list[Ask]:

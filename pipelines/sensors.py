@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster import (
@@ -23,7 +23,17 @@ from dagster import SensorEvaluationContext as Context
 from dagster._core.storage.tags import ROOT_RUN_ID_TAG, RUN_KEY_TAG
 
 from assets.champions import champion_states
-from assets.retrain_triggers import Ask, asks, look, remembered, still_asked
+from assets.retrain_limits import S_PER_HOUR, WEEK_S, Outcome, Request, held_back
+from assets.retrain_triggers import (
+    KEY_START,
+    Ask,
+    Finding,
+    asks,
+    look,
+    names_asked,
+    remembered,
+    still_asked,
+)
 from pipelines.jobs import retrain_job
 from tradewind.settings import Settings, load_settings
 
@@ -35,7 +45,8 @@ OPEN_STATUSES = [
     DagsterRunStatus.CANCELING,
 ]
 NOTHING_ASKED = '{"asked": {}, "last_s": 0}'
-S_PER_HOUR = 3600
+LOOKED_BACK_S = 4 * WEEK_S
+"""Requests of longer ago count neither against the week nor as failures in a row."""
 LAUNCH_LIMIT_S = 3600
 """A run that was created longer ago and is not launched yet never will be."""
 TAG_LIMIT = 250
@@ -54,8 +65,9 @@ TAG_LIMIT = 250
     "The reason is the run's tag `tradewind/reason`. The same reason for "
     "the same version asks once, and again after a run that did not end in SUCCESS; not "
     "while a retraining is queued or running, nor within the "
-    "pause after a request. The numbers are the settings `retrain_triggers` and "
-    "`registry.max_model_age_days`.",
+    "pause after a request, nor for a champion that was asked for too often in seven days or "
+    "whose retrainings fail (each failure doubles the wait). The numbers are the settings "
+    "`retrain_triggers` and `registry.max_model_age_days`. A launch by hand is never held back.",
 )
 def retrain_when_needed(context: Context) -> SensorResult:
     """Look at every champion; ask for what the rules find, or say what was looked at."""
@@ -72,20 +84,79 @@ def retrain_when_needed(context: Context) -> SensorResult:
     looked_at = "; ".join(finding.looked_at for finding in findings)
     context.log.info("looked at %s", looked_at)
     before = still_asked(_fulfilled(context.instance, memory["asked"]), champions)
-    new = [_numbered(context.instance, ask) for ask in asks(findings, before)]
+    sent = _sent(memory, time.time())
+    free, held = _free(findings, _requests(context.instance, sent), settings)
+    new = [_numbered(context.instance, ask) for ask in asks(free, before)]
+    # Only what would be asked now is held back by anything.
+    told = [held[name] for name in _names(asks(findings, before)) if name in held]
+    for text in told:
+        context.log.info("held back: %s", text)
     if not new:
         known = ", ".join(sorted(before)) or "none"
-        text = f"nothing new: {looked_at}. Asked before: {known}"
+        start = f"held back: {'; '.join(told)}. " if told else "nothing new: "
         # What is over is forgotten: the same alarm asks anew when it comes back.
-        cursor = json.dumps({**memory, "asked": before})
+        cursor = json.dumps({**memory, "asked": before, "sent": sent})
+        text = f"{start}{looked_at}. Asked before: {known}"
         return SensorResult(skip_reason=SkipReason(text), cursor=cursor)
     for ask in new:
         context.log.info("asking for a retraining: %s", ask.reason)
-    standing = [champion.label for champion in champions]
-    asked = remembered(before, new, standing)
-    reasons = [ask.reason for ask in new]
-    cursor = json.dumps({"asked": asked, "last_s": time.time(), "reasons": reasons})
+    now_s = time.time()
+    cursor = json.dumps(
+        {
+            "asked": remembered(before, new, [champion.label for champion in champions]),
+            "last_s": now_s,
+            "reasons": [ask.reason for ask in new],
+            "sent": {**sent, **{ask.key: now_s for ask in new}},
+        }
+    )
     return SensorResult(run_requests=[_request(ask) for ask in new], cursor=cursor)
+
+
+def _sent(memory: Mapping[str, Any], now_s: float) -> dict[str, float]:
+    """Return when each request that the cursor knows was made; old ones are forgotten."""
+    known: Mapping[str, float] = memory.get("sent", {})
+    return {key: at_s for key, at_s in known.items() if now_s - at_s < LOOKED_BACK_S}
+
+
+def _requests(instance: DagsterInstance, sent: Mapping[str, float]) -> list[Request]:
+    """Return what the sensor asked for, as the cursor and Dagster's runs know it.
+
+    A cursor that was reset has forgotten and the runs have not; a request whose run was never
+    created is in the cursor alone.
+    """
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=LOOKED_BACK_S)
+    records = instance.get_run_records(RunsFilter(job_name=retrain_job.name, created_after=since))
+    at_s, ended = dict(sent), dict.fromkeys(sent, Outcome.OTHER)
+    for record in records:
+        # A run that repeats a failed one carries its key and is the same request.
+        key = record.dagster_run.tags.get(RUN_KEY_TAG, "")
+        if key.startswith(KEY_START):
+            at_s.setdefault(key, record.create_timestamp.timestamp())
+            if _succeeded(instance, key):
+                ended[key] = Outcome.SUCCEEDED
+            elif record.dagster_run.status is DagsterRunStatus.FAILURE:
+                ended[key] = Outcome.FAILED
+    return [
+        Request(key, moment, names_asked(key), ended.get(key, Outcome.OTHER))
+        for key, moment in at_s.items()
+    ]
+
+
+def _free(
+    findings: Sequence[Finding], requests: Sequence[Request], settings: Settings
+) -> tuple[list[Finding], dict[str, str]]:
+    """Return the findings that may be asked for now, and by name why others may not."""
+    now_s, limits = time.time(), settings.retrain_triggers
+    why = {
+        name: held_back(name, requests, now_s, limits)
+        for name in (finding.champion.unit.name for finding in findings)
+    }
+    held = {name: text for name, text in why.items() if text is not None}
+    return [item for item in findings if item.champion.unit.name not in held], held
+
+
+def _names(requests: Sequence[Ask]) -> list[str]:
+    return [label.rpartition("/")[0] for ask in requests for label in ask.why]
 
 
 def _waiting(context: Context, settings: Settings, last_s: float) -> str | None:

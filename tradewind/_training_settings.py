@@ -97,7 +97,14 @@ class DriftSettings(Section):
     bins: int = Field(10, ge=4)
     warn: float = Field(0.1, gt=0)
     alert: float = Field(0.2, gt=0)
-    recent_days: int = Field(7, ge=1)
+    recent_days: int = Field(7, ge=1, description="days of the window that is compared")
+    usual: bool = Field(
+        True, description="alarm only beyond what windows of the version's own history showed"
+    )
+    usual_factor: float = Field(
+        2.0, ge=1, description="times the largest PSI of its history above which a column alarms"
+    )
+    dead_bars: int = Field(48, ge=2, description="bars without a change after which a feed is dead")
     concept_days: int = Field(30, ge=2, description="days of answers that concept drift is over")
     concept_min_blocks: int = Field(
         5, ge=3, description="days of answers without which concept drift is not judged"
@@ -113,4 +120,9 @@ class RetrainTriggerSettings(Section):
     win_rate_trades: int = Field(50, ge=1, description="latest trades that the win rate is over")
     min_win_rate: Fraction = Field(0.5, description="share of winning trades below which to ask")
     pause_hours: float = Field(6, ge=0, description="least time between two requests")
+    most_a_week: int = Field(3, ge=1, description="requests for one champion in any seven days")
+    backoff_hours: float = Field(
+        6, gt=0, description="wait after a failed retraining; doubled by each further failure"
+    )
+    max_backoff_hours: float = Field(96, gt=0, description="longest wait after failures")
     check_s: int = Field(300, ge=30, description="seconds between two looks")

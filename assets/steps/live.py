@@ -114,6 +114,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.concept_drift import ADVICE, drift_kind
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
+    from tradewind.models.usual_drift import standing_still
 
     champion, bundle = champion_of(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
@@ -122,18 +123,21 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     judged = judged_rows(settings, unit.family, recent)
     forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
     report = drift_report(
-        bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
+        bundle.reference,
+        recent.wide,
+        recent.wide_names,
+        forecast.p_up,
+        settings=settings.drift,
+        still=standing_still(samples),
     )
     concept = _concept_of(settings, clock, champion)
     kind = drift_kind(report.status, concept.verdict)
     figures = {
-        "status": report.status,
         "drift": kind.value,
         "advice": ADVICE[kind],
         **concept.figures(),
         "looked_ms": clock.now_ms(),
-        "worst_feature": report.worst_feature,
-        **report.to_metrics(),
+        **report.to_figures(),
     }
     return Live(champion.label, len(recent), figures)
 

@@ -44,6 +44,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     from tradewind.models.drift import drift_report
     from tradewind.models.drift_report import write_drift_html
     from tradewind.models.thinning import judged_rows
+    from tradewind.models.usual_drift import standing_still
 
     work = workspace(settings, task)
     samples = TrainingSet.load(work.training_set).samples
@@ -53,7 +54,12 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     judged = judged_rows(settings, task.family, recent)
     forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
     report = drift_report(
-        bundle.reference, recent.wide, recent.wide_names, forecast.p_up, settings=settings.drift
+        bundle.reference,
+        recent.wide,
+        recent.wide_names,
+        forecast.p_up,
+        settings=settings.drift,
+        still=standing_still(recent),
     )
     before = np.flatnonzero(samples.ts < recent_from)
     html = write_drift_html(
@@ -70,8 +76,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
         worst_psi=report.worst_psi,
         prediction_psi=report.prediction_psi,
         figures={
-            **report.to_metrics(),
-            "status": report.status,
+            **report.to_figures(),
             "report": str(html),
             "recent_rows": len(recent),
         },

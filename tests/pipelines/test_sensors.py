@@ -208,7 +208,9 @@ def test_a_retraining_that_did_not_end_well_is_asked_for_again(
     if status is not None:  # None: the run was never created
         _ended(instance, request.run_key, status)
     assert "since the last request" in _skipped(_tick(instance, first.cursor))
-    after_the_pause = json.dumps({**json.loads(first.cursor), "last_s": 0})
+    memory = json.loads(first.cursor)
+    sent = {key: at_s - 7 * 3600 for key, at_s in memory["sent"].items()}
+    after_the_pause = json.dumps({**memory, "last_s": 0, "sent": sent})
     (again,) = _tick(instance, after_the_pause).run_requests
     assert again.tags == request.tags
     assert (again.run_key == request.run_key) == (status is None), "a used key launches nothing"

@@ -23,13 +23,14 @@ from tradewind.models.calibration import (
 )
 from tradewind.models.conformal import covered, fit_conformal, independent_labels, scores
 from tradewind.models.dataset import TrainingSet
-from tradewind.models.reference import Reference
+from tradewind.models.reference import PREDICTION, Reference
 from tradewind.models.skill import slice_skill
 from tradewind.models.splits import Split, time_split
 from tradewind.models.thinning import judged_rows, overlap, thinned
 from tradewind.models.training import rows_of
 from tradewind.models.uncertainty import Forecast
 from tradewind.models.uncertainty_figures import uncertainty_figures
+from tradewind.models.usual_drift import Usual, usual_drift
 from tradewind.models.walk_forward import OutOfSample
 from tradewind.settings import Settings
 
@@ -111,7 +112,7 @@ def calibrate_candidate(
     base_rate = float(samples.y_up[split.train].mean())
     skill = slice_skill(choice, calib.y_up, calib.ts, base_rate)
     # Features of every bar: those of each k-th alone would know only some hours of the day.
-    reference = Reference.fit(
+    fitted = Reference.fit(
         whole.wide,
         whole.wide_names,
         p_up,
@@ -123,7 +124,39 @@ def calibrate_candidate(
             level=settings.calibration.interval_level,
         ),
     )
+    reference = replace(
+        fitted, usual=_usual(settings, samples, split, forecaster, key, choice, fitted)
+    )
     return Calibrated(choice, reference, skill, base_rate)
+
+
+def _usual(
+    settings: Settings,
+    samples: Samples,
+    split: Split,
+    forecaster: Forecaster,
+    key: str,
+    choice: CalibrationChoice,
+    reference: Reference,
+) -> Usual | None:
+    """Return what drift was usual in the rows known by now; labels are not looked at.
+
+    Predictions are those of the slices after the fitted one, as rarely as the calibrator's.
+    """
+    later = np.concatenate([split.valid, split.calib, split.test])
+    rows = thinned(
+        settings, forecaster.family, samples.subset(later), settings.training.calibrate_stride
+    )
+    seeds = row_seeds(f"usual {forecaster.family} {key}", rows)
+    raw = forecaster.sample(rows, n_samples=settings.training.judge_passes, seeds=seeds)
+    return usual_drift(
+        reference.bins,
+        samples,
+        days=settings.drift.recent_days,
+        p_ts=rows.ts,
+        p_up=choice.calibrator.apply(raw.p.mean(axis=0)),
+        prediction=PREDICTION,
+    )
 
 
 def evaluate(

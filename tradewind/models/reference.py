@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tradewind.models.base import BoolArray, Float32Array, FloatArray
+from tradewind.models.base import BoolArray, Float32Array, FloatArray, IntArray
 from tradewind.models.calibration import Calibrator
 from tradewind.models.conformal import Conformal
+from tradewind.models.usual_drift import Usual
 
 CONFIDENCE_QUANTILES = 201
 PSI_BINS = 10
@@ -47,14 +48,14 @@ class Bins:
 
     def shares_of(self, values: FloatArray) -> tuple[float, ...]:
         """Return the share of ``values`` in each bin, then the share that is not finite."""
-        if len(values) == 0:
-            return tuple(0.0 for _ in range(len(self.edges) + 2))
-        finite = values[np.isfinite(values)]
-        counts = np.bincount(
-            np.searchsorted(self.edges, finite, side="left"), minlength=len(self.edges) + 1
-        )
-        parts = [*counts, len(values) - len(finite)]
-        return tuple(float(part) / len(values) for part in parts)
+        parts = np.bincount(self.places_of(values), minlength=len(self.edges) + 2)
+        return tuple(float(part) / max(len(values), 1) for part in parts)
+
+    def places_of(self, values: FloatArray) -> IntArray:
+        """Return the bin of each value; that of what is not finite is the last."""
+        places = np.searchsorted(self.edges, values, side="left")
+        found: IntArray = np.where(np.isfinite(values), places, len(self.edges) + 1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Reference:
 
     ``low`` and ``high`` are quantiles of the training rows, nearly their range (versions made
     before hold the calibration slice's least and greatest values). ``conformal`` is None for
-    a version made before there were intervals, or with too few labels for one.
+    a version made before there were intervals, or with too few labels for one; ``usual`` for one
+    made before there were usual ranges of drift, or from too short a history.
     """
 
     confidence: tuple[float, ...]
@@ -72,6 +74,7 @@ class Reference:
     low: tuple[float, ...]
     high: tuple[float, ...]
     conformal: Conformal | None = None
+    usual: Usual | None = None
 
     @classmethod
     def fit(
@@ -152,6 +155,7 @@ class Reference:
             "low": [value if np.isfinite(value) else None for value in self.low],
             "high": [value if np.isfinite(value) else None for value in self.high],
             "conformal": None if self.conformal is None else self.conformal.to_json(),
+            "usual": None if self.usual is None else self.usual.to_json(),
         }
 
     @classmethod
@@ -167,6 +171,7 @@ class Reference:
             low=tuple(-np.inf if value is None else float(value) for value in values["low"]),
             high=tuple(np.inf if value is None else float(value) for value in values["high"]),
             conformal=Conformal.from_json(values.get("conformal")),
+            usual=Usual.from_json(values.get("usual")),
         )
 
 
