@@ -139,6 +139,10 @@ class ServingMetrics:
         if kind in UNCERTAIN_TYPES:
             self.uncertainty.labels(symbol).set(prediction.uncertainty)
 
+    def shadowed(self, symbol: str, outcome: str) -> None:
+        """Count a challenger that gave no answer: failed, or dropped for want of room."""
+        self.shadow.labels(symbol, outcome).inc()
+
     def voted(self, prediction: Prediction) -> None:
         """Show how many members an ensemble's answer rests on, and count those of one."""
         silent = {item.family for item in prediction.disabled_members}

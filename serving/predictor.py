@@ -9,56 +9,29 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from serving import ensemble
+from serving.answering import Forecasts, Ready, answer_of, forward
 from serving.expiry import Expiry
 from serving.live_view import LiveView
-from serving.loaded import Item, LoadedModel, RowForecast
 from serving.members import Chosen, choose
 from serving.metrics import ServingMetrics
 from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, unavailable
 from serving.prediction_log import PredictionLog
-from serving.questions import FAMILY, MODEL_TYPE, Ask, Kind, Problem, Question
-from serving.signals import signal_of
+from serving.questions import FAMILY, Ask, Kind, Problem, Question
+from serving.shadow import ShadowDesk
 from tradewind.clock import Clock
-from tradewind.contracts import DisabledMember, Prediction, decision_id
+from tradewind.contracts import Prediction, decision_id
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.ledger.records import PredictionRecord, Role
-from tradewind.settings import RangeSettings, ServingSettings, Settings
+from tradewind.settings import Settings
 
 Answer = Prediction | Problem
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """An ask whose features and models are there."""
-
-    ask: Ask
-    row: FeatureRow
-    members: Mapping[str, LoadedModel]
-    missing: tuple[str, ...] = ()
-    silent: Mapping[str, LoadedModel] = field(default_factory=dict)
-    disabled: tuple[DisabledMember, ...] = ()
-
-    @property
-    def asked(self) -> Mapping[str, LoadedModel]:
-        """Return every model whose forecast is wanted, those of disabled members too."""
-        return {**self.members, **self.silent}
-
-    @property
-    def item(self) -> Item:
-        return Item(self.row, self.ask.seed)
-
-
-Forecasts = Mapping[tuple[str, str], RowForecast | TradewindError]
-"""Model version and symbol to its forecast, or to why there is none."""
 
 
 class Predictor:
@@ -73,6 +46,7 @@ class Predictor:
         table: SnapshotSource,
         metrics: ServingMetrics,
         log: PredictionLog,
+        shadow: ShadowDesk | None = None,
     ) -> None:
         self._settings = settings
         self._view = view
@@ -80,6 +54,7 @@ class Predictor:
         self._table = table
         self._metrics = metrics
         self._log = log
+        self._shadow = shadow
 
     def ask(self, question: Question, asks: Sequence[Ask]) -> list[Answer]:
         """Return one answer an ask, in order: a prediction, or why there is none."""
@@ -88,15 +63,22 @@ class Predictor:
         expiry = Expiry.now(self._settings, self._clock)
         with self._metrics.stage(question.endpoint, "features"):
             prepared = [self._prepare(snapshot, expiry, question, ask) for ask in asks]
-        ready = [item for item in prepared if isinstance(item, _Ready)]
+        ready = [item for item in prepared if isinstance(item, Ready)]
         with self._metrics.stage(question.endpoint, "forward"):
-            forecasts = _forward(ready, question.n_samples, self._settings.serving.ranges)
+            forecasts = forward(ready, question.n_samples, self._settings.serving.ranges)
         answers = [
             item if isinstance(item, Problem) else self._answer(question, item, forecasts)
             for item in prepared
         ]
         latency_ms = (time.perf_counter() - started) * 1000
         self._record(question, asks, answers, latency_ms)
+        if self._shadow is not None:
+            answered = [
+                item
+                for item, answer in zip(prepared, answers, strict=True)
+                if isinstance(item, Ready) and isinstance(answer, Prediction)
+            ]
+            self._shadow.offer(snapshot, expiry, question, answered, forecasts)
         return answers
 
     def ask_one(self, question: Question, ask: Ask) -> Prediction:
@@ -108,7 +90,7 @@ class Predictor:
 
     def _prepare(
         self, snapshot: Snapshot, expiry: Expiry, question: Question, ask: Ask
-    ) -> _Ready | Problem:
+    ) -> Ready | Problem:
         try:
             self._check_known(ask.symbol)
             chosen = self._members(snapshot, expiry, question, ask.symbol)
@@ -118,8 +100,14 @@ class Predictor:
             return Problem(ask.symbol, error)
         if ask.window is not None:
             row = _with_window(row, ask.window)
-        return _Ready(
-            ask, row, chosen.members, chosen.missing, chosen.silent, tuple(chosen.disabled)
+        return Ready(
+            ask,
+            row,
+            self._decision_id(ask, row),
+            chosen.members,
+            chosen.missing,
+            chosen.silent,
+            chosen.disabled,
         )
 
     def _check_known(self, symbol: str) -> None:
@@ -161,53 +149,19 @@ class Predictor:
             )
         raise unavailable(snapshot, family, symbol)
 
-    def _answer(self, question: Question, ready: _Ready, forecasts: Forecasts) -> Answer:
-        found = {
-            family: forecasts[model.model_version, _key(ready)]
-            for family, model in ready.asked.items()
-        }
+    def _answer(self, question: Question, ready: Ready, forecasts: Forecasts) -> Answer:
         try:
-            if question.kind is Kind.ENSEMBLE:
-                values = ensemble.values_of(
-                    ready.members,
-                    found,
-                    ready.missing,
-                    self._settings.serving,
-                    silent=ready.silent,
-                    disabled=ready.disabled,
-                )
-            else:
-                values = _single_values(ready, found, self._settings.serving)
-            return self._prediction(question, ready, values)
+            return answer_of(self._settings.serving, question, ready, forecasts)
         except TradewindError as error:
             return Problem(ready.ask.symbol, error)
 
-    def _prediction(
-        self, question: Question, ready: _Ready, values: Mapping[str, Any]
-    ) -> Prediction:
-        settings, row = self._settings, ready.row
-        return Prediction(
-            symbol=row.symbol,
-            model_type=MODEL_TYPE[question.kind],
-            bar_ts=row.bar_ts,
-            staleness_s=row.staleness_s,
-            stale=row.staleness_s > settings.serving.staleness_limit_s,
-            regime=row.regime,
-            regime_computed=row.regime_computed,
-            regime_state=row.regimes[0].regime.value,
-            regime_confidence=row.regimes[0].confidence,
-            feature_version=row.feature_version,
-            features_fingerprint=row.fingerprint,
-            decision_id=ready.ask.decision_id or self._decision_id(ready),
-            served_by=question.alias,
-            **values,
-        )
-
-    def _decision_id(self, ready: _Ready) -> str:
+    def _decision_id(self, ask: Ask, row: FeatureRow) -> str:
         """Return the decision that the answer belongs to; a caller's own window has none."""
-        if ready.ask.window is not None:
+        if ask.decision_id:
+            return ask.decision_id
+        if ask.window is not None:
             return ""
-        settings, row = self._settings, ready.row
+        settings = self._settings
         return decision_id(
             settings.engine.strategy, row.symbol, settings.market.timeframe, row.bar_ts
         )
@@ -232,98 +186,6 @@ class Predictor:
             role: Role = "shadow" if shadow else "champion"
             records.append(PredictionRecord(answer, role, latency_ms, request_id))
         self._log.put(records)
-
-
-def _forward(ready: Sequence[_Ready], n_samples: int, ranges: RangeSettings) -> Forecasts:
-    """Run each model once over the rows of all symbols that it answers for."""
-    by_model: dict[str, tuple[LoadedModel, dict[str, Item]]] = {}
-    items: defaultdict[str, dict[str, Item]] = defaultdict(dict)
-    for entry in ready:
-        for model in entry.asked.values():
-            items[model.model_version][_key(entry)] = entry.item
-            by_model[model.model_version] = (model, items[model.model_version])
-    found: dict[tuple[str, str], RowForecast | TradewindError] = {}
-    for version, (model, rows) in by_model.items():
-        started = time.perf_counter()
-        try:
-            forecasts: Sequence[RowForecast | TradewindError] = model.forecast(
-                list(rows.values()), n_samples
-            )
-        except TradewindError as error:
-            forecasts = [_alone(model, item, n_samples, error) for item in rows.values()]
-        elapsed_ms = (time.perf_counter() - started) * 1000
-        found |= {
-            (version, key): _within(_timed(value, elapsed_ms), version, ranges)
-            for key, value in zip(rows, forecasts, strict=True)
-        }
-    return found
-
-
-def _timed(
-    forecast: RowForecast | TradewindError, elapsed_ms: float
-) -> RowForecast | TradewindError:
-    """Return the forecast with the time of its forward, which all its rows share."""
-    if isinstance(forecast, TradewindError):
-        return forecast
-    return replace(forecast, elapsed_ms=elapsed_ms)
-
-
-def _within(
-    forecast: RowForecast | TradewindError, version: str, ranges: RangeSettings
-) -> RowForecast | TradewindError:
-    """Return the forecast, or why it is none: inputs unlike training, where that refuses."""
-    if isinstance(forecast, TradewindError) or not forecast.out_of_range:
-        return forecast
-    if ranges.action != "refuse":
-        return forecast
-    return TradewindError(
-        ErrorCode.OUT_OF_RANGE,
-        f"inputs outside the training range of {version}: {', '.join(forecast.out_of_range)}",
-        "Retrain on bars like these, or set TRADEWIND_SERVING__RANGES__ACTION=flag",
-    )
-
-
-def _alone(
-    model: LoadedModel, item: Item, n_samples: int, shared: TradewindError
-) -> RowForecast | TradewindError:
-    """Return one row's forecast after its batch failed, so that the bad row is found."""
-    try:
-        return model.forecast([item], n_samples)[0]
-    except TradewindError as error:
-        return error
-
-
-def _key(entry: _Ready) -> str:
-    """Return what tells the rows of one request apart."""
-    return f"{entry.row.symbol}|{entry.row.fingerprint}|{entry.ask.seed}"
-
-
-def _single_values(
-    ready: _Ready,
-    found: Mapping[str, RowForecast | TradewindError],
-    settings: ServingSettings,
-) -> dict[str, Any]:
-    family, model = next(iter(ready.members.items()))
-    forecast = found[family]
-    if isinstance(forecast, TradewindError):
-        raise forecast
-    return {
-        "p_up": forecast.p_up,
-        "mu": forecast.mu,
-        "uncertainty": forecast.uncertainty,
-        "epistemic": forecast.epistemic,
-        "aleatoric": forecast.aleatoric,
-        "epistemic_p": forecast.epistemic_p,
-        "confidence": forecast.confidence,
-        "conviction": forecast.conviction,
-        "signal": signal_of(forecast.p_up, forecast.epistemic_p, settings),
-        "mc_samples": forecast.passes if model.stochastic else None,
-        "model_version": model.model_version,
-        "gates": model.gates,
-        "mu_low": forecast.mu_low,
-        "mu_high": forecast.mu_high,
-        "out_of_range": forecast.out_of_range,
-    }
 
 
 def _with_window(row: FeatureRow, window: np.ndarray[Any, Any]) -> FeatureRow:

@@ -13,6 +13,7 @@ from serving.metrics import ServingMetrics
 from serving.models import ModelTable
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
+from serving.shadow import ShadowDesk
 from tradewind.errors import TradewindError
 from tradewind.ledger import Ledger, open_clock, open_ledger
 from tradewind.settings import Settings
@@ -59,6 +60,7 @@ class Runtime:
             on_depth=self.metrics.log_depth.set,
             on_drop=self.metrics.log_dropped.inc,
         )
+        self.shadow = ShadowDesk(serving, metrics=self.metrics, log=self.log)
         self.predictor = Predictor(
             settings,
             view=self.view,
@@ -66,6 +68,7 @@ class Runtime:
             table=self.table,
             metrics=self.metrics,
             log=self.log,
+            shadow=self.shadow,
         )
         self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
         self._threads = [
@@ -82,9 +85,11 @@ class Runtime:
         """Start following the registry, writing the log and showing the market's state."""
         for thread in self._threads:
             thread.start()
+        self.shadow.start()
 
     def stop(self) -> None:
         """Stop the threads, flush what is logged, and close the ledger."""
+        self.shadow.stop()
         for thread in self._threads:
             thread.stop()
         self.log.flush()

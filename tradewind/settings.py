@@ -216,6 +216,10 @@ class ServingSettings(Section):
     flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
     log_queue: int = Field(10_000, ge=1)
     threads: int = Field(8, ge=1, description="threads of BentoML's own API")
+    shadow: bool = Field(True, description="challengers answer too, off the reply path")
+    shadow_queue: int = Field(
+        1000, ge=1, description="challengers' answers that may wait, decisions remembered"
+    )
     max_batch_passes: int = Field(
         4000, ge=1, description="rows × passes of one forward; what is beyond waits its turn"
     )

@@ -1,0 +1,177 @@
+"""Challengers answer what champions were just asked, on the same rows, off the reply path.
+
+One thread works a bounded queue: a slow challenger makes it full, a broken one is counted, and
+neither reaches the caller. Each challenger answers a decision once: asked again about the same
+bar it would say the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from serving.answering import Forecasts, Ready, answer_of, forward
+from serving.expiry import Expiry
+from serving.loaded import LoadedModel
+from serving.metrics import ServingMetrics
+from serving.models import CHALLENGER, CHAMPION, Snapshot
+from serving.prediction_log import PredictionLog
+from serving.questions import Question
+from tradewind.errors import TradewindError
+from tradewind.ledger.records import PredictionRecord
+from tradewind.settings import ServingSettings
+
+log = logging.getLogger("tradewind.serving")
+
+STOP_S = 2.0
+"""A challenger that is still answering when serving stops is not waited for longer."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A challenger in the place of its family's champion, for one symbol of one request.
+
+    ``forecasts`` are those that the reply was made of: the other members' are used again.
+    """
+
+    question: Question
+    ready: Ready
+    family: str
+    model: LoadedModel
+    forecasts: Forecasts
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what is answered once: the decision, the kind of answer, the challenger."""
+        return self.ready.decision_id, self.question.kind.value, self.model.model_version
+
+
+class ShadowDesk:
+    """Takes jobs without ever waiting; answers, counts and logs them in a thread of its own.
+
+    Parameters
+    ----------
+    settings
+        ``shadow`` switches it, ``shadow_queue`` bounds jobs waiting and decisions remembered.
+    """
+
+    def __init__(
+        self, settings: ServingSettings, *, metrics: ServingMetrics, log: PredictionLog
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._log = log
+        self._jobs: queue.Queue[Job] = queue.Queue(maxsize=settings.shadow_queue)
+        self._done: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._mutex = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+
+    def start(self) -> None:
+        """Start answering."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the present job; what still waits is not answered."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def offer(
+        self,
+        snapshot: Snapshot,
+        expiry: Expiry,
+        question: Question,
+        answered: Sequence[Ready],
+        forecasts: Forecasts,
+    ) -> None:
+        """Queue every challenger of the symbols that a champion has just answered for."""
+        if not self._settings.shadow or question.alias != CHAMPION:
+            return
+        for ready in answered:
+            for job in self._challengers(snapshot, expiry, question, ready, forecasts):
+                if self._remember(job.key):
+                    self._put(job)
+
+    def drain(self) -> None:
+        """Answer everything that waits, in the calling thread."""
+        while not self._jobs.empty():
+            self._answer(self._jobs.get_nowait())
+
+    def _challengers(
+        self,
+        snapshot: Snapshot,
+        expiry: Expiry,
+        question: Question,
+        ready: Ready,
+        forecasts: Forecasts,
+    ) -> list[Job]:
+        """Return one job a family that has a challenger; a caller's own window has none."""
+        if not ready.decision_id or ready.ask.window is not None:
+            return []
+        found = []
+        for family in ready.members:
+            model = snapshot.resolve(family, ready.ask.symbol, CHALLENGER)
+            if model is not None and not expiry.expired(model):
+                found.append(Job(question, ready, family, model, forecasts))
+        return found
+
+    def _remember(self, key: tuple[str, str, str]) -> bool:
+        """Return whether this is new; only so many of the last decisions are remembered."""
+        with self._mutex:
+            if key in self._done:
+                return False
+            self._done[key] = None
+            while len(self._done) > self._settings.shadow_queue:
+                self._done.popitem(last=False)
+            return True
+
+    def _forget(self, key: tuple[str, str, str]) -> None:
+        with self._mutex:
+            self._done.pop(key, None)
+
+    def _put(self, job: Job) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._forget(job.key)  # asked again later it may find room
+            self._metrics.shadowed(job.ready.ask.symbol, "dropped")
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                job = self._jobs.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            self._answer(job)
+
+    def _answer(self, job: Job) -> None:
+        """Answer one job; whatever a challenger does, the next one's turn comes."""
+        symbol, started = job.ready.ask.symbol, time.perf_counter()
+        try:
+            record = self._record(job, started)
+        except TradewindError as error:
+            log.warning("%s answers nothing for %s: %s", job.model.model_version, symbol, error)
+            self._metrics.shadowed(symbol, "failed")
+        except Exception:
+            log.exception("%s failed on %s", job.model.model_version, symbol)
+            self._metrics.shadowed(symbol, "failed")
+        else:
+            self._log.put([record])
+            self._metrics.answered(record.prediction, shadow=True)
+
+    def _record(self, job: Job, started: float) -> PredictionRecord:
+        """Return the answer as it would have been with the challenger in its family's place."""
+        alone = replace(job.ready, members={job.family: job.model}, silent={}, missing=())
+        own = forward([alone], job.question.n_samples, self._settings.ranges)
+        ready = replace(job.ready, members={**job.ready.members, job.family: job.model})
+        question = replace(job.question, alias=CHALLENGER)
+        prediction = answer_of(self._settings, question, ready, {**job.forecasts, **own})
+        latency_ms = (time.perf_counter() - started) * 1000
+        return PredictionRecord(prediction, "shadow", latency_ms, uuid.uuid4().hex)
