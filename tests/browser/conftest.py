@@ -48,14 +48,14 @@ def site(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     logs = tmp_path_factory.mktemp("logs")
     home = tmp_path_factory.mktemp("site") / "home"
     shutil.copytree(ingested, home)
-    with _mlflow(home, logs / "mlflow.log") as mlflow:
+    with mlflow_server(home, logs / "mlflow.log") as mlflow:
         variables = {**TINY, TRACKING: mlflow}
         with web_and_daemon(home, logs, **variables) as ui:
             yield Site(home, ui.url, mlflow, variables)
 
 
 @contextmanager
-def _mlflow(home: Path, log: Path) -> Iterator[str]:
+def mlflow_server(home: Path, log: Path) -> Iterator[str]:
     """MLflow's server with one worker, on the home's own database."""
     folder = home / "mlflow"
     folder.mkdir(exist_ok=True)

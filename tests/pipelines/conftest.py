@@ -9,8 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.rejections import Rejections
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -93,3 +97,13 @@ def home(ingested: Path, tmp_path: Path) -> Path:
     target = tmp_path / "home"
     shutil.copytree(ingested, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def rejections(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Rejections:
+    """A home with a champion and two candidates that were turned away (a minute)."""
+    from tests.support import rejections as made
+
+    home = tmp_path_factory.mktemp("rejections") / "home"
+    shutil.copytree(ingested, home)
+    return made.make(home)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli.members import members_app
 from pipelines.sensors import REASON_TAG, retrain_when_needed
+from pipelines.status import collect
 from registry.aliases import promote
 from registry.tracking import Tracking
 from registry.versions import register_bundle
@@ -223,3 +224,20 @@ def test_failures_of_a_member_are_read_from_the_answers(
         )
     failing = _rows(_supervise(settings, instance, 10), "members")[1]
     assert (failing["state"], failing["code"]) == ("warned", MemberCode.ERRORS.value)
+
+
+def test_status_names_a_champion_that_is_too_old_and_one_that_has_expired(
+    settings: Settings,
+) -> None:
+    def problems(day: float) -> list[str]:
+        with open_ledger(settings) as ledger:
+            set_replay_clock(ledger, DATA_END_MS + int(day * MS_PER_DAY))
+        found = collect(settings)
+        assert {row["expired"] for row in found["models"]} == {day > 60}
+        return [text for text in found["problems"] if _name(SOUND) in text]
+
+    assert problems(30) == []
+    assert problems(60) == [f"{_name(SOUND)}: the champion is too old (60.0 days)"]
+    (said,) = problems(60.5)
+    assert "the champion has expired (60.5 days) and answers no more" in said
+    assert "tradewind train" in said

@@ -82,13 +82,33 @@ def test_no_address_is_recorded_with_a_demo() -> None:
         "TRADEWIND_DATA": "/bars",
         "TRADEWIND_MARKET__PROXY": "http://user:secret@proxy:1",
         "TRADEWIND_LEDGER_URL": "postgresql://user:secret@host/db",
+        "TRADEWIND_REGISTRY__MODEL_EXPIRY_DAYS": "38",
         "TRADEWIND_REGISTRY__TRACKING_URI": "http://127.0.0.1:1",
         "PATH": "/bin",
     }
     assert homes.recordable(given) == {
         "TRADEWIND_ENGINE__REQUIRE_EDGE": "false",
         "TRADEWIND_DATA": "/bars",
+        "TRADEWIND_REGISTRY__MODEL_EXPIRY_DAYS": "38",
     }
+
+
+def test_no_version_of_a_demo_expires_before_its_last_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.demo import EXPIRY, REPLAY_DAYS, UNREAD_DAYS, outliving
+
+    monkeypatch.setenv(EXPIRY, "21")
+    given = load_settings()
+    assert outliving(given, 28) == given, "what the environment says holds"
+    monkeypatch.delenv(EXPIRY)
+    for days in REPLAY_DAYS.values():
+        monkeypatch.delenv(EXPIRY, raising=False)
+        found = outliving(load_settings(), days)
+        assert found.registry.model_expiry_days > days + UNREAD_DAYS
+        assert found == load_settings(), "serving and `up` read the same from the environment"
+    monkeypatch.delenv(EXPIRY, raising=False)
+    never = load_settings(registry={"model_expiry_days": 0})
+    assert outliving(never, 28) == never
+    assert EXPIRY not in os.environ
 
 
 def test_bars_with_an_end_are_replayed(tmp_path: Path) -> None:
