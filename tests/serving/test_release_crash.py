@@ -38,7 +38,7 @@ from tradewind.models.bundle import ModelBundle
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NAME = "tradewind.lightgbm.BTCUSDT"
 WITHIN_S = 10
-SETTLED_S = 3.0
+SETTLED_S = 2.5
 """Longer than serving's poll and the load of a small model."""
 CLI_REPEATS = 5
 DAGSTER_REPEATS = 3
@@ -47,11 +47,12 @@ ROLLBACK = ("rollback", NAME, "--why", "crash test")
 # Each child dies before the write of that number; it says on stdout what it was about to write.
 COMMANDS = """
 import os, signal, sys
-import mlflow
+import mlflow, mlflow.tracking
+import pipelines.cli.models, registry.aliases, registry.tracking  # seconds, once for all children
 from pipelines.cli.main import main
+mlflow.MlflowClient("http://127.0.0.1:1")  # nothing is asked: the store's module is loaded
 WRITES = ("set_registered_model_alias", "delete_registered_model_alias",
           "set_registered_model_tag", "delete_registered_model_tag")
-import mlflow.tracking
 
 def deadly(name, write, left):
     def call(client, *arguments):
@@ -100,6 +101,10 @@ class Asker:
     def served(self) -> int:
         """Return the version of the newest answer."""
         return int(self.answers[-1][1].rpartition("/")[2])
+
+    def wait_for(self, version: int) -> None:
+        """Wait until this version answers."""
+        assert wait_until(lambda: self.served() == version, WITHIN_S), self.answers[-1]
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -215,7 +220,7 @@ def test_a_release_killed_at_any_write_serves_one_version_and_is_finished_by_the
                     assert code == -9, "the process was not killed"
                     places[operation[0]].append(place)
                     assert commands.run(*operation)[0] == 0
-                _settled(asker, new)
+                asker.wait_for(new)
                 aliases = alias_table(tracking)[NAME]
                 assert aliases == {"champion": new, "previous": old}
                 changes = history(tracking, NAME)
@@ -242,7 +247,7 @@ def _sound(tracking: Tracking, scratch: Path) -> int:
 
 def _settled(asker: Asker, version: int) -> None:
     """Wait until serving has seen the registry again; it answers with its champion."""
-    assert wait_until(lambda: asker.served() == version, WITHIN_S), asker.answers[-1]
+    asker.wait_for(version)
     time.sleep(SETTLED_S)
     assert asker.served() == version
 
