@@ -100,10 +100,8 @@ def home(ingested: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rejections(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Rejections:
+def rejections(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Rejections:
     """A home with a champion and two candidates that were turned away (a minute)."""
     from tests.support import rejections as made
 
-    home = tmp_path_factory.mktemp("rejections") / "home"
-    shutil.copytree(ingested, home)
-    return made.make(home)
+    return made.make(made.learnable_home(data_root, tmp_path_factory.mktemp("rejections")))

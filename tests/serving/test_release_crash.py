@@ -290,7 +290,9 @@ def _seconds(
     tracking: Tracking, asker: Asker, arguments: list[str], variables: dict[str, str]
 ) -> tuple[float, float]:
     """Return how long after alias and command the previous version was the one to answer."""
-    target = alias_table(tracking)[NAME]["previous"]
+    aliases = alias_table(tracking)[NAME]
+    asker.wait_for(aliases["champion"])
+    target = aliases["previous"]
     begun, seen = time.time(), len(asker.answers)
     subprocess.run(
         [sys.executable, *arguments],
