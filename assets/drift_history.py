@@ -55,12 +55,14 @@ def drift_picture(settings: Settings, unit: Unit, looks: Sequence[DriftLook]) ->
 def _look(at_ms: int, version: str, shown: Mapping[str, Any]) -> DriftLook:
     from assets.steps.live_plots import DriftLook
 
-    psi = [float(value) for name, value in shown.items() if name.startswith("psi_")]
+    psi = {name: float(value) for name, value in shown.items() if name.startswith("psi_")}
+    over = shown.get("over_limit")
     loss, expected = (shown.get(f"concept_{name}") for name in ("log_loss", "expected_log_loss"))
     return DriftLook(
         at_ms=at_ms,
         version=version,
-        worst_psi=max(psi),
+        worst_psi=psi.get(f"psi_{shown.get('worst_feature')}", max(psi.values())),
+        over_limit=None if over is None else float(over),
         log_loss=None if loss is None else float(loss),
         expected_log_loss=None if expected is None else float(expected),
     )

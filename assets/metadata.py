@@ -16,6 +16,7 @@ Raw = Any  # what Dagster's own RawMetadataValue covers; it is not exported
 PICTURE_LIMIT = 300_000
 JUDGED_METRICS = ("auc", "log_loss", "brier", "ece", "accuracy")
 URL_SUFFIX = "_url"
+PATH_SUFFIX = "_path"
 SHOWN_DIGITS = 5
 
 
@@ -29,6 +30,8 @@ def figures(values: Mapping[str, Any]) -> dict[str, Raw]:
             shown[name.removesuffix("_ms")] = MetadataValue.timestamp(value / 1000)
         elif name.endswith(URL_SUFFIX):
             shown[name.removesuffix(URL_SUFFIX)] = MetadataValue.url(str(value))
+        elif name.endswith(PATH_SUFFIX):
+            shown[name.removesuffix(PATH_SUFFIX)] = MetadataValue.path(str(value))
         else:
             shown[name] = value
     return shown
@@ -111,6 +114,29 @@ def verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, Raw]:
         ]
     )
     return {"gates": MetadataValue.table(records, schema=schema)}
+
+
+def drift_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Raw]:
+    """Return drift by column as one table: PSI, its own limits, and the verdict."""
+    numbers = ("psi", "warn", "alert")
+    records = [
+        TableRecord(
+            {
+                "column": str(row["column"]),
+                "status": str(row["status"]),
+                **{name: round(float(row[name]), SHOWN_DIGITS) for name in numbers},
+            }
+        )
+        for row in rows
+    ]
+    schema = TableSchema(
+        columns=[
+            TableColumn("column", type="string"),
+            *(TableColumn(name, type="float") for name in numbers),
+            TableColumn("status", type="string"),
+        ]
+    )
+    return {"by_column": MetadataValue.table(records, schema=schema)} if records else {}
 
 
 def _number(metrics: Mapping[str, float | None], name: str) -> float | None:

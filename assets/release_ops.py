@@ -19,7 +19,7 @@ from assets.checks import report_check
 from assets.config import PromoteConfig, RollbackConfig, UnitsConfig, names
 from assets.drift_history import drift_looks, drift_picture
 from assets.keys import family_key
-from assets.metadata import figures, verdicts
+from assets.metadata import drift_table, figures, verdicts
 from assets.platform import Platform
 from assets.steps import live
 from assets.steps.recalibrate import recalibrate_champion
@@ -83,7 +83,11 @@ def measure_drift(
             AssetObservation(
                 family_key(unit.family, "drift"),
                 partition=unit.key,
-                metadata={**shown, **drift_picture(platform.settings, unit, looks)},
+                metadata={
+                    **shown,
+                    **drift_table(found.columns),
+                    **drift_picture(platform.settings, unit, looks),
+                },
             )
         )
         for name, passed in (

@@ -33,7 +33,7 @@ from tradewind.models.drift import DriftReport, drift_report
 from tradewind.models.reference import PREDICTION, Reference
 from tradewind.models.rolling.history import load_history
 from tradewind.models.splits import time_split
-from tradewind.models.usual_drift import standing_still, usual_drift
+from tradewind.models.usual_drift import standing_still, steps_of, usual_drift
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -52,7 +52,9 @@ Fault = Callable[[FloatArray, FloatArray], FloatArray]
 """What a fault makes of a feature's values (n,), given the reference's values (m,)."""
 FAULTS: dict[str, Fault] = {
     "scaled": lambda values, _: 3 * values,
-    "shifted": lambda values, known: values + 2 * np.nanstd(known),
+    "shifted": lambda values, known: (
+        values + 2 * np.std(known[np.isfinite(known)] if np.isfinite(known).any() else 0.0)
+    ),
     "stuck": lambda values, _: np.full_like(values, values[0]),
     "silent": lambda values, _: np.full_like(values, np.nan),
 }
@@ -121,6 +123,7 @@ def made(settings: Settings, rows: Samples, start: int) -> Version:
     usual = usual_drift(
         fitted.bins,
         known,
+        split.calib,
         days=settings.drift.recent_days,
         p_ts=later.ts,
         p_up=booster.predict(later.wide),
@@ -150,6 +153,7 @@ def reports(
             p_up,
             settings=settings.drift.model_copy(update={"usual": on}),
             still=still if on else None,
+            steps=steps_of(recent),
         )
         for rule, on in RULES.items()
     }
@@ -181,6 +185,7 @@ def found_after(
             np.full(1, 0.5),
             settings=settings.drift,
             still=standing_still(recent),
+            steps=steps_of(recent),
         )
         if found.statuses[name] == "alert":
             return day
@@ -228,9 +233,7 @@ def summary(lives: list[dict[str, Any]]) -> dict[str, Any]:
             "looks_warn": round(float(np.mean([look["status"] == "warn" for look in looks])), 4),
             "versions_alert": round(float(np.mean(["alert" in item for item in told])), 4),
             "episodes_a_year": round(sum(map(episodes, told)) / years, 1),
-            "features": {
-                name: round(n / len(looks), 3) for name, n in features.most_common() if n
-            },
+            "features": {name: round(n / len(looks), 3) for name, n in features.most_common() if n},
         }
     return shown
 

@@ -49,6 +49,11 @@ def live_name(family: str, key: str, version: int, alias: str) -> str:
     return f"live {family} {key} v{version} · {alias}"
 
 
+def drift_name(family: str, key: str, version: int) -> str:
+    """Return the name of the looks at a version's drift."""
+    return f"drift {family} {key} v{version}"
+
+
 def recalibration_name(family: str, key: str, version: int, start_ms: int, end_ms: int) -> str:
     """Return the name of a recalibration of a registered version."""
     return f"recalibrate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"

@@ -38,6 +38,7 @@ class Live:
     rows: int
     figures: dict[str, Any]
     gates: tuple[dict[str, Any], ...] = ()
+    columns: tuple[dict[str, float | str], ...] = ()
 
 
 Look = Callable[[Settings, Clock, Unit], Live]
@@ -109,12 +110,13 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
 
     ``status`` is that of PSI (data drift), ``concept`` the verdict of the outcomes, and ``drift``
     which of the two has its alarm, with what to do in ``advice``. Outcomes that the bars tell by
-    now are filled in first.
+    now are filled in first. Evidently's report and the figures go to MLflow.
     """
-    from tradewind.models.concept_drift import ADVICE, drift_kind
+    from assets.steps.drift_record import log_look, write_report
+    from tradewind.models.concept_drift import ADVICE, DriftKind, drift_kind
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import standing_still
+    from tradewind.models.usual_drift import standing_still, steps_of
 
     champion, bundle = champion_of(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
@@ -129,17 +131,25 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
         forecast.p_up,
         settings=settings.drift,
         still=standing_still(samples),
+        steps=steps_of(recent),
     )
     concept = _concept_of(settings, clock, champion)
     kind = drift_kind(report.status, concept.verdict)
+    now_ms = clock.now_ms()
     figures = {
         "drift": kind.value,
         "advice": ADVICE[kind],
         **concept.figures(),
-        "looked_ms": clock.now_ms(),
+        "looked_ms": now_ms,
         **report.to_figures(),
     }
-    return Live(champion.label, len(recent), figures)
+    alarmed = kind is not DriftKind.NEITHER
+    html, missing = write_report(
+        settings, unit, bundle.meta, recent, alarmed=alarmed, now_ms=now_ms
+    )
+    links = log_look(settings, unit, champion, figures, html)
+    shown = {**figures, **links, "report_missing": missing}
+    return Live(champion.label, len(recent), shown, columns=report.to_rows())
 
 
 def _concept_of(settings: Settings, clock: Clock, champion: RegisteredVersion) -> ConceptReport:

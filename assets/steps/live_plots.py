@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from assets.steps.live_metrics import LiveSeries
 
 GUIDE = "#888888"
-PSI_COLOUR, LOSS_COLOUR, WARN, ALERT = "#1f6f8b", "#7a9e3f", "#d9a441", "#c0563b"
+PSI_COLOUR, LOSS_COLOUR, ALERT = "#1f6f8b", "#7a9e3f", "#c0563b"
 MOST_SERIES = 8
 """Lines that one picture can tell apart."""
 
@@ -30,6 +30,7 @@ class DriftLook:
     at_ms: int
     version: str
     worst_psi: float
+    over_limit: float | None
     log_loss: float | None
     expected_log_loss: float | None
 
@@ -61,18 +62,22 @@ def live_plot(series: Sequence[LiveSeries], days: int) -> bytes:
 
 
 def drift_plot(looks: Sequence[DriftLook], settings: DriftSettings, title: str) -> bytes:
-    """Return a PNG of the worst PSI with its limits, and of the live log-loss, look by look."""
+    """Return a PNG of the worst PSI over its limit, and of the live log-loss, look by look."""
     times = [look.at_ms for look in looks]
 
     def psi(axes: Axes) -> None:
-        _line(axes, times, [look.worst_psi for look in looks], "worst PSI", PSI_COLOUR)
-        axes.axhline(settings.warn, color=WARN, linestyle="--", label="warn")
-        axes.axhline(settings.alert, color=ALERT, linestyle="--", label="alert")
+        # Columns have limits of their own: only as multiples of them do looks compare.
+        over = [
+            look.worst_psi / settings.alert if look.over_limit is None else look.over_limit
+            for look in looks
+        ]
+        _line(axes, times, over, "worst PSI / its limit", PSI_COLOUR)
+        axes.axhline(1, color=ALERT, linestyle="--", label="alert")
         for before, after in pairwise(looks):
             if after.version != before.version:
                 moment: Any = np.datetime64(after.at_ms, "ms")  # which the axis converts
                 axes.axvline(moment, color=GUIDE, label=f"v{after.version.rpartition('/')[2]}")
-        axes.set(ylabel="PSI", title=title, ylim=(0, None))
+        axes.set(ylabel="PSI / limit", title=title, ylim=(0, None))
         axes.legend(fontsize=7)
 
     def loss(axes: Axes) -> None:

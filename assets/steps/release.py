@@ -44,7 +44,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     from tradewind.models.drift import drift_report
     from tradewind.models.drift_report import write_drift_html
     from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import standing_still
+    from tradewind.models.usual_drift import standing_still, steps_of
 
     work = workspace(settings, task)
     samples = TrainingSet.load(work.training_set).samples
@@ -60,6 +60,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
         forecast.p_up,
         settings=settings.drift,
         still=standing_still(recent),
+        steps=steps_of(recent),
     )
     before = np.flatnonzero(samples.ts < recent_from)
     html = write_drift_html(

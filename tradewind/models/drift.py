@@ -11,7 +11,7 @@ import numpy as np
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import FloatArray
 from tradewind.models.reference import PREDICTION, Reference
-from tradewind.models.usual_drift import psi_of_shares
+from tradewind.models.usual_drift import Usual, psi_of_shares, step_drift
 from tradewind.settings import DriftSettings
 
 Status = Literal["fine", "warn", "alert"]
@@ -30,9 +30,11 @@ class Limits:
 class DriftReport:
     """PSI per column, the prediction among them under ``p_up``; ``rows`` were compared.
 
-    ``raw_status`` is what the bare limits say of the same figures. ``dead`` are features that
-    have stood still for longer than they ever should; they alarm whatever their PSI is. The
-    worst feature is a dead one, else the one highest over its own limit.
+        ``raw_status`` is what the bare limits say of the same figures. ``dead`` are features that
+        have stood still for longer than they ever should; they alarm whatever their PSI is.
+        ``jumpy`` are features whose steps from bar to bar are of another size than they ever were
+    . The worst feature is a dead one, else the one highest over its own limit
+        by either.
     """
 
     psi: dict[str, float]
@@ -44,12 +46,9 @@ class DriftReport:
     worst_psi: float
     prediction_psi: float
     rows: int
+    over_limit: float
     dead: tuple[str, ...] = ()
-
-    @property
-    def over_limit(self) -> float:
-        """Return the worst column's PSI as a multiple of its limit."""
-        return self.worst_psi / self.limits[self.worst_feature].alert
+    jumpy: tuple[str, ...] = ()
 
     def to_figures(self) -> dict[str, float | str | None]:
         """Return the verdict and what it rests on, then ``to_metrics``."""
@@ -61,8 +60,23 @@ class DriftReport:
             "worst_limit": self.limits[self.worst_feature].alert,
             "over_limit": self.over_limit,
             "dead": ", ".join(self.dead) or None,
+            "jumpy": ", ".join(self.jumpy) or None,
             **self.to_metrics(),
         }
+
+    def to_rows(self) -> tuple[dict[str, float | str], ...]:
+        """Return a row for each column, the one highest over its limit first."""
+        rows: list[dict[str, float | str]] = [
+            {
+                "column": name,
+                "psi": value,
+                "warn": self.limits[name].warn,
+                "alert": self.limits[name].alert,
+                "status": self.statuses[name],
+            }
+            for name, value in self.psi.items()
+        ]
+        return tuple(sorted(rows, key=lambda row: -float(row["psi"]) / float(row["alert"])))
 
     def to_metrics(self) -> dict[str, float]:
         """Return ``psi_{column}`` figures, the worst first."""
@@ -89,16 +103,23 @@ def limits_of(reference: Reference, settings: DriftSettings) -> dict[str, Limits
     A version without usual ranges, or with those of windows of another length, has the bare
     limits; so has every version with ``settings.usual`` off.
     """
+    usual = usual_of(reference, settings)
+    largest = {} if usual is None else usual.psi
+    return {name: _limits(largest.get(name, 0.0), settings) for name in reference.bins}
+
+
+def usual_of(reference: Reference, settings: DriftSettings) -> Usual | None:
+    """Return the version's usual range if it is to be gone by and is of the same window."""
     usual = reference.usual
-    known = usual is not None and settings.usual and usual.days == settings.recent_days
-    largest = usual.psi if known and usual is not None else {}
-    return {
-        name: Limits(
-            warn=max(settings.warn, largest.get(name, 0.0)),
-            alert=max(settings.alert, settings.usual_factor * largest.get(name, 0.0)),
-        )
-        for name in reference.bins
-    }
+    fits = usual is not None and usual.days == settings.recent_days
+    return usual if settings.usual and fits else None
+
+
+def _limits(largest: float, settings: DriftSettings) -> Limits:
+    return Limits(
+        warn=max(settings.warn, largest),
+        alert=max(settings.alert, settings.usual_factor * largest),
+    )
 
 
 def dead_features(
@@ -109,9 +130,8 @@ def dead_features(
     ``still`` are rows since the last change (`usual_drift.standing_still`). What stood still in
     the history for half as long is not called dead; without a history nothing is.
     """
-    if reference.usual is None:
-        return ()
-    runs = reference.usual.runs
+    usual = usual_of(reference, settings)
+    runs = {} if usual is None else usual.runs
     return tuple(
         name
         for name, rows in still.items()
@@ -127,13 +147,15 @@ def drift_report(
     *,
     settings: DriftSettings,
     still: Mapping[str, int] | None = None,
+    steps: FloatArray | None = None,
 ) -> DriftReport:
     """Compare recent features (n, F) and predictions (m,) with the version's reference.
 
     The two may be of different rows of the same days: a slow family predicts every k-th.
 
     NaN has a bin of its own: a feature that falls silent drifts. ``still`` are rows since each
-    feature's last change; None: not looked at.
+    feature's last change, ``steps`` (n, F) the changes from bar to bar
+    (`usual_drift.steps_of`); None: not looked at. Both are judged by the usual range alone.
 
     Raises
     ------
@@ -155,9 +177,14 @@ def drift_report(
     }
     limits = limits_of(reference, settings)
     dead = dead_features(reference, still or {}, settings)
+    moved = _step_ratios(reference, steps, names, settings)
+    ratios = {
+        name: max(value / limits[name].alert, moved.get(name, 0.0)) for name, value in found.items()
+    }
+    jumpy = tuple(name for name, ratio in moved.items() if ratio > 1)
     statuses = {name: status_of(value, limits[name]) for name, value in found.items()}
-    statuses |= dict.fromkeys(dead, "alert")
-    worst = max(found, key=lambda name: (name in dead, found[name] / limits[name].alert))
+    statuses |= dict.fromkeys((*dead, *jumpy), "alert")
+    worst = max(ratios, key=lambda name: (name in dead, ratios[name]))
     return DriftReport(
         psi=found,
         limits=limits,
@@ -169,5 +196,20 @@ def drift_report(
         worst_psi=found[worst],
         prediction_psi=found[PREDICTION],
         rows=len(wide),
+        over_limit=ratios[worst],
         dead=dead,
+        jumpy=jumpy,
     )
+
+
+def _step_ratios(
+    reference: Reference, steps: FloatArray | None, names: Sequence[str], settings: DriftSettings
+) -> dict[str, float]:
+    """Return the PSI of each feature's steps as a multiple of its own limit."""
+    usual = usual_of(reference, settings)
+    if usual is None or steps is None:
+        return {}
+    return {
+        name: value / _limits(usual.step_psi[name], settings).alert
+        for name, value in step_drift(usual, steps, names).items()
+    }

@@ -152,6 +152,7 @@ def _usual(
     return usual_drift(
         reference.bins,
         samples,
+        split.calib,
         days=settings.drift.recent_days,
         p_ts=rows.ts,
         p_up=choice.calibrator.apply(raw.p.mean(axis=0)),

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tradewind.models.base import BoolArray, Float32Array, FloatArray, IntArray
+from tradewind.models.base import BoolArray, Float32Array, FloatArray
+from tradewind.models.bins import Bins as Bins
 from tradewind.models.calibration import Calibrator
 from tradewind.models.conformal import Conformal
 from tradewind.models.usual_drift import Usual
@@ -21,41 +22,6 @@ PSI_BINS = 10
 RANGE_TAIL = 0.005
 """Share of the training rows beyond each end of a range: one wild bar must not set it."""
 PREDICTION = "p_up"
-
-
-@dataclass(frozen=True)
-class Bins:
-    """Fixed bins of one column: inner edges, and shares of each bin and of NaN (the last)."""
-
-    edges: tuple[float, ...]
-    shares: tuple[float, ...]
-
-    @classmethod
-    def fit(cls, values: FloatArray, bins: int) -> Bins:
-        """Return equal-mass bins, or one a value where there are few values.
-
-        A few-valued (or constant) column also gets a bin below and one above them, which
-        are empty now: a constant that moves must not look unmoved.
-        """
-        finite = values[np.isfinite(values)]
-        distinct = np.unique(finite)
-        if len(distinct) > bins:
-            edges = np.unique(np.quantile(finite, np.linspace(0, 1, bins + 1)[1:-1]))
-        else:
-            edges = np.concatenate([np.nextafter(distinct[:1], -np.inf), distinct])
-        inner = tuple(float(edge) for edge in edges)
-        return cls(inner, cls(inner, ()).shares_of(values))
-
-    def shares_of(self, values: FloatArray) -> tuple[float, ...]:
-        """Return the share of ``values`` in each bin, then the share that is not finite."""
-        parts = np.bincount(self.places_of(values), minlength=len(self.edges) + 2)
-        return tuple(float(part) / max(len(values), 1) for part in parts)
-
-    def places_of(self, values: FloatArray) -> IntArray:
-        """Return the bin of each value; that of what is not finite is the last."""
-        places = np.searchsorted(self.edges, values, side="left")
-        found: IntArray = np.where(np.isfinite(values), places, len(self.edges) + 1)
-        return found
 
 
 @dataclass(frozen=True)
@@ -148,10 +114,7 @@ class Reference:
         return {
             "confidence": list(self.confidence),
             "names": list(self.names),
-            "bins": {
-                name: {"edges": list(item.edges), "shares": list(item.shares)}
-                for name, item in self.bins.items()
-            },
+            "bins": {name: item.to_json() for name, item in self.bins.items()},
             "low": [value if np.isfinite(value) else None for value in self.low],
             "high": [value if np.isfinite(value) else None for value in self.high],
             "conformal": None if self.conformal is None else self.conformal.to_json(),
@@ -164,10 +127,7 @@ class Reference:
         return cls(
             confidence=tuple(values["confidence"]),
             names=tuple(values["names"]),
-            bins={
-                name: Bins(tuple(item["edges"]), tuple(item["shares"]))
-                for name, item in values["bins"].items()
-            },
+            bins={name: Bins.from_json(item) for name, item in values["bins"].items()},
             low=tuple(-np.inf if value is None else float(value) for value in values["low"]),
             high=tuple(np.inf if value is None else float(value) for value in values["high"]),
             conformal=Conformal.from_json(values.get("conformal")),

@@ -3,24 +3,26 @@
 Neighbouring rows are alike, so a week of a slow feature (volatility, funding) differs from any
 longer reference although nothing has changed. Every window of the same length that the version
 could know when it was made is measured against the same bins; only what goes beyond them is news.
+
+What is slow could be scaled wrongly and still lie within its usual range. Its steps cannot: the
+changes from bar to bar in units of volatility are alike from week to week.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tradewind.models.base import FloatArray, IntArray, Samples
+from tradewind.models.bins import Bins
 from tradewind.settings import MS_PER_DAY
-
-if TYPE_CHECKING:
-    from tradewind.models.reference import Bins
 
 FLOOR = 1e-4
 """An empty bin counts as this share, so that one missing row is not infinite drift."""
+PSI_BINS = 10
 MIN_LENGTHS = 4
 """Histories shorter than this many windows tell nothing of what is usual."""
 
@@ -29,26 +31,40 @@ MIN_LENGTHS = 4
 class Usual:
     """The largest PSI of windows of ``days`` days, and the longest stand-still, by column.
 
-    ``runs`` are counts of consecutive rows of one symbol on which a feature did not change
-    (NaN after NaN is no change).
+    ``steps`` are bins of each feature's steps on the reference's rows, ``step_psi`` the largest
+    PSI of windows of them. ``runs`` are counts of consecutive rows of one symbol on which a
+    feature did not change (NaN after NaN is no change).
     """
 
     days: int
     psi: dict[str, float]
     runs: dict[str, int]
+    steps: dict[str, Bins]
+    step_psi: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"days": self.days, "psi": self.psi, "runs": self.runs}
+        steps = {name: bins.to_json() for name, bins in self.steps.items()}
+        return {
+            "days": self.days,
+            "psi": self.psi,
+            "runs": self.runs,
+            "steps": steps,
+            "step_psi": self.step_psi,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any] | None) -> Usual | None:
         """Read what `to_json` gave; None of a version made before there was a usual range."""
         if values is None:
             return None
-        psi = {name: float(value) for name, value in values["psi"].items()}
-        runs = {name: int(value) for name, value in values["runs"].items()}
-        return cls(int(values["days"]), psi, runs)
+        return cls(
+            days=int(values["days"]),
+            psi={name: float(value) for name, value in values["psi"].items()},
+            runs={name: int(value) for name, value in values["runs"].items()},
+            steps={name: Bins.from_json(item) for name, item in values["steps"].items()},
+            step_psi={name: float(value) for name, value in values["step_psi"].items()},
+        )
 
 
 def psi_of_shares(expected: FloatArray, actual: FloatArray) -> FloatArray:
@@ -61,6 +77,7 @@ def psi_of_shares(expected: FloatArray, actual: FloatArray) -> FloatArray:
 def usual_drift(
     bins: Mapping[str, Bins],
     history: Samples,
+    compared: IntArray,
     *,
     days: int,
     p_ts: IntArray,
@@ -75,6 +92,8 @@ def usual_drift(
     ----------
     history
         All rows known when the version was made, shape (n, ...), sorted by time.
+    compared
+        Positions of the reference's own rows among them.
     p_ts, p_up
         Opens and calibrated predictions of rows that the forecaster was not fitted on, (m,),
         named ``prediction`` among ``bins``; too few of them and the column has no range.
@@ -93,7 +112,19 @@ def usual_drift(
     }
     if end_ms - int(p_ts.min()) >= MIN_LENGTHS * days * MS_PER_DAY:
         psi[prediction] = _largest(bins[prediction], p_ts, p_up, end_ms, days)
-    return Usual(days, psi, longest_runs(history))
+    moves = steps_of(history)
+    steps = {
+        name: Bins.fit(_finite(moves[compared, i]), PSI_BINS)
+        for i, name in enumerate(history.wide_names)
+        if len(_finite(moves[compared, i]))
+    }
+    step_psi = {
+        name: _largest(steps[name], history.ts[known], moves[known, i], end_ms, days)
+        for i, name in enumerate(history.wide_names)
+        if name in steps
+        for known in [np.isfinite(moves[:, i])]
+    }
+    return Usual(days, psi, longest_runs(history), steps, step_psi)
 
 
 def _largest(bins: Bins, ts: IntArray, values: FloatArray, end_ms: int, days: int) -> float:
@@ -108,6 +139,37 @@ def _largest(bins: Bins, ts: IntArray, values: FloatArray, end_ms: int, days: in
     full = whole.sum(axis=1) >= np.median(whole.sum(axis=1)) / 2
     shares = whole[full] / whole[full].sum(axis=1, keepdims=True)
     return float(psi_of_shares(np.asarray(bins.shares), shares).max())
+
+
+def steps_of(samples: Samples) -> FloatArray:
+    """Return (n, F): each feature's change since its symbol's bar before, in its volatility.
+
+    NaN where that bar or a value is missing, or where the market stood still.
+    """
+    moves = np.full(samples.wide.shape, np.nan)
+    for own in _by_symbol(samples):
+        gap = np.diff(samples.ts[own])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            change = np.diff(samples.wide[own], axis=0) / samples.scale[own][1:, None]
+        usable = np.isfinite(change) & (gap == gap.min(initial=MS_PER_DAY))[:, None]
+        moves[own[1:]] = np.where(usable, change, np.nan)
+    return moves
+
+
+def step_drift(usual: Usual, steps: FloatArray, names: Sequence[str]) -> dict[str, float]:
+    """Return the PSI of each feature's recent steps (n, F); none where nothing is finite."""
+    found = {}
+    for i, name in enumerate(names):
+        values = _finite(steps[:, i])
+        if name in usual.steps and len(values):
+            bins = usual.steps[name]
+            shares = np.asarray(bins.shares_of(values))
+            found[name] = float(psi_of_shares(np.asarray(bins.shares), shares))
+    return found
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return values[np.isfinite(values)]
 
 
 def longest_runs(samples: Samples) -> dict[str, int]:
@@ -139,4 +201,5 @@ def _moved(values: FloatArray) -> np.ndarray:
     """Return (n − 1, F): whether a row's value differs from the row's before it."""
     before, after = values[:-1], values[1:]
     same = (before == after) | (np.isnan(before) & np.isnan(after))
-    return ~same
+    moved: np.ndarray = ~same
+    return moved
