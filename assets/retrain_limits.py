@@ -39,11 +39,13 @@ def held_back(
 ) -> str | None:
     """Return why nothing may be asked for ``name`` now, with the numbers; None if it may.
 
+    Requests that failed do not count against the week, for they brought nothing; the waits do.
     After n failed retrainings in a row the wait is ``backoff_hours`` · 2^(n − 1), at most
     ``max_backoff_hours``, since the last of these requests.
     """
     own = sorted((item for item in requests if name in item.names), key=lambda item: item.at_s)
-    recent = [item for item in own if now_s - item.at_s < WEEK_S]
+    counted = [item for item in own if item.outcome is not Outcome.FAILED]
+    recent = [item for item in counted if now_s - item.at_s < WEEK_S]
     if len(recent) >= limits.most_a_week:
         free_h = (recent[-limits.most_a_week].at_s + WEEK_S - now_s) / S_PER_HOUR
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,66 @@ def test_without_a_champion_it_says_so(
 ) -> None:
     monkeypatch.setenv("TRADEWIND_TRAINING__FAMILIES", '["transformer"]')
     assert "no champion" in _skipped(_tick(instance))
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "words"),
+    [
+        (DagsterRunStatus.SUCCESS, 3, "3 of 3 requests in seven days, free again in"),
+        # 6, 12, 24, 48 and 96 hours after one another, to the next look.
+        (DagsterRunStatus.FAILURE, 5, "5 failed in a row"),
+    ],
+)
+def test_a_week_of_flapping_alarms_asks_a_few_times(
+    settings: Settings,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    status: DagsterRunStatus,
+    asked: int,
+    words: str,
+) -> None:
+    hours, start_s, cursor, keys, said = 4, time.time(), None, [], ""
+    for look in range(7 * 24 // hours):
+        now_s = start_s + look * hours * 3600
+        monkeypatch.setattr("pipelines.sensors.time.time", lambda now_s=now_s: now_s)
+        alarm = look % 2 == 0
+        _observe_drift(
+            instance,
+            "alert" if alarm else "fine",
+            f"{NAME}/1",
+            concept="alert" if alarm else "none",
+            concept_z=4.0 if alarm else 0.0,
+        )
+        result = _tick(instance, cursor)
+        cursor = result.cursor or cursor
+        if result.skip_reason is not None and "held back" in result.skip_reason.skip_message:
+            said = result.skip_reason.skip_message
+        for request in result.run_requests or ():
+            keys.append(request.run_key)
+            _ended(instance, request.run_key, status)
+    assert len(keys) == len(set(keys)) == asked
+    assert f"held back: {NAME}: {words}" in said
+    assert f"{NAME}/1: drift alert" in said, "what was looked at is still told"
+
+
+def test_a_cursor_that_was_reset_is_no_way_around_the_limit(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    for number in range(3):
+        _ended(instance, f"retrain {NAME}/1:trades attempt {number}", DagsterRunStatus.SUCCESS)
+    _observe_drift(instance, "alert", f"{NAME}/1")
+    assert "held back" in _skipped(_tick(instance, None))
+
+
+def test_launches_by_hand_and_by_schedule_do_not_count(
+    settings: Settings, instance: DagsterInstance
+) -> None:
+    from pipelines.launch import resolve_job
+
+    for number in range(4):
+        tags = {"dagster/run_key": f"2026-11-0{number}"} if number % 2 else {}
+        instance.create_run_for_job(
+            resolve_job("retrain"), status=DagsterRunStatus.FAILURE, tags=tags
+        )
+    _observe_drift(instance, "alert", f"{NAME}/1")
+    assert len(_tick(instance).run_requests) == 1
