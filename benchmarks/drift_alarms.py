@@ -33,7 +33,7 @@ from tradewind.models.drift import DriftReport, drift_report
 from tradewind.models.reference import PREDICTION, Reference
 from tradewind.models.rolling.history import load_history
 from tradewind.models.splits import time_split
-from tradewind.models.usual_drift import standing_still, steps_of, usual_drift
+from tradewind.models.usual_drift import quiet_by_now, steps_of, usual_drift
 from tradewind.settings import MS_PER_DAY, Settings, load_settings
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -144,7 +144,7 @@ def reports(
 ) -> dict[str, DriftReport]:
     """Return one look by each rule."""
     recent = window(settings, rows, now)
-    p_up, still = version.booster.predict(recent.wide), standing_still(recent)
+    p_up, quiet = version.booster.predict(recent.wide), quiet_by_now(recent)
     return {
         rule: drift_report(
             version.reference,
@@ -152,7 +152,7 @@ def reports(
             recent.wide_names,
             p_up,
             settings=settings.drift.model_copy(update={"usual": on}),
-            still=still if on else None,
+            quiet=quiet,
             steps=steps_of(recent),
         )
         for rule, on in RULES.items()
@@ -184,7 +184,7 @@ def found_after(
             (name,),
             np.full(1, 0.5),
             settings=settings.drift,
-            still=standing_still(recent),
+            quiet=quiet_by_now(recent),
             steps=steps_of(recent),
         )
         if found.statuses[name] == "alert":

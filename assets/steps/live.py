@@ -116,7 +116,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.concept_drift import ADVICE, DriftKind, drift_kind
     from tradewind.models.drift import drift_report
     from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import standing_still, steps_of
+    from tradewind.models.usual_drift import quiet_by_now, steps_of
 
     champion, bundle = champion_of(settings, unit)
     samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
@@ -130,7 +130,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
         recent.wide_names,
         forecast.p_up,
         settings=settings.drift,
-        still=standing_still(samples),
+        quiet=quiet_by_now(samples),
         steps=steps_of(recent),
     )
     concept = _concept_of(settings, clock, champion)

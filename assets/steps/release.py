@@ -44,7 +44,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     from tradewind.models.drift import drift_report
     from tradewind.models.drift_report import write_drift_html
     from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import standing_still, steps_of
+    from tradewind.models.usual_drift import quiet_by_now, steps_of
 
     work = workspace(settings, task)
     samples = TrainingSet.load(work.training_set).samples
@@ -59,7 +59,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
         recent.wide_names,
         forecast.p_up,
         settings=settings.drift,
-        still=standing_still(recent),
+        quiet=quiet_by_now(recent),
         steps=steps_of(recent),
     )
     before = np.flatnonzero(samples.ts < recent_from)

@@ -15,7 +15,7 @@ from tests.support.samples import planted_samples
 from tradewind.models.base import FloatArray, Samples
 from tradewind.models.drift import DriftReport, drift_report
 from tradewind.models.reference import PREDICTION, Reference
-from tradewind.models.usual_drift import longest_runs, standing_still, steps_of, usual_drift
+from tradewind.models.usual_drift import longest_quiet, quiet_by_now, steps_of, usual_drift
 from tradewind.settings import MS_PER_DAY, DriftSettings
 
 DAY = 96
@@ -66,7 +66,7 @@ def _look(reference: Reference, rows: Samples, **more: bool) -> DriftReport:
         NAMES,
         p,
         settings=chosen,
-        still=standing_still(rows),
+        quiet=quiet_by_now(rows),
         steps=steps_of(rows),
     )
 
@@ -137,6 +137,8 @@ def test_a_dead_feed_is_told_within_a_day_and_a_slow_rate_is_not_dead(
     wide = recent.wide.copy()
     wide[-SETTINGS.dead_bars - 1 :, 1:] = wide[-SETTINGS.dead_bars - 1, 1:]
     assert _look(reference, replace(recent, wide=wide)).dead == ("slow",)
+    wide[-SETTINGS.dead_bars - 1 :, 2] = np.nan
+    assert _look(reference, replace(recent, wide=wide)).dead == ("slow", "rare")
 
 
 def test_the_range_is_the_largest_psi_of_windows_before_the_last(market: Samples) -> None:
@@ -177,5 +179,8 @@ def test_runs_are_counted_as_a_person_counts_them(values: list[float]) -> None:
     lengths, text = [1], [repr(value) for value in values]
     for before, after in itertools.pairwise(text):
         lengths.append(lengths[-1] + 1 if before == after else 1)
-    assert longest_runs(rows)["x"] == max(lengths)
-    assert standing_still(rows)["x"] == lengths[-1]
+    assert longest_quiet(rows).still["x"] == max(lengths)
+    assert quiet_by_now(rows).still["x"] == lengths[-1]
+    silences = [len(run) for run in "".join(".n"[item == "nan"] for item in text).split(".")]
+    assert longest_quiet(rows).silent["x"] == max(silences)
+    assert quiet_by_now(rows).silent["x"] == silences[-1]

@@ -26,6 +26,7 @@ from tests.support import serving
 from tests.support.trading_day import prediction
 from tradewind.clock import WallClock
 from tradewind.contracts import POOLED
+from tradewind.features import reading
 from tradewind.ledger import PredictionRecord, open_ledger
 from tradewind.ledger.clock import set_replay_clock
 from tradewind.market.ingest import run_ingest, store_for
@@ -138,7 +139,7 @@ def test_each_fault_raises_its_own_alarm_and_asks_once_an_episode(
     settings: Settings, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(settings, instance)
-    sound = dataset.read_features
+    sound = reading.read_features
     for kind, name, fault in FAULTS:
         seen = desk.look()
         assert (seen["drift"], seen["status"]) == ("neither", "fine"), (kind, seen)

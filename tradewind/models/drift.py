@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ import numpy as np
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import FloatArray
 from tradewind.models.reference import PREDICTION, Reference
-from tradewind.models.usual_drift import Usual, psi_of_shares, step_drift
+from tradewind.models.usual_drift import Quiet, Usual, psi_of_shares, step_drift
 from tradewind.settings import DriftSettings
 
 Status = Literal["fine", "warn", "alert"]
@@ -123,19 +123,25 @@ def _limits(largest: float, settings: DriftSettings) -> Limits:
 
 
 def dead_features(
-    reference: Reference, still: Mapping[str, int], settings: DriftSettings
+    reference: Reference, quiet: Quiet | None, settings: DriftSettings
 ) -> tuple[str, ...]:
-    """Return features unchanged for over ``dead_bars`` rows and longer than ever before.
+    """Return features unchanged, or silent, for over ``dead_bars`` rows and far beyond ever.
 
-    ``still`` are rows since the last change (`usual_drift.standing_still`). What stood still in
-    the history for half as long is not called dead; without a history nothing is.
+    ``quiet`` is `usual_drift.quiet_by_now`. What was as quiet in the history for half as long is
+    not called dead; without a history nothing is.
     """
     usual = usual_of(reference, settings)
-    runs = {} if usual is None else usual.runs
+    if usual is None or quiet is None:
+        return ()
+    pairs = ((quiet.still, usual.quiet.still), (quiet.silent, usual.quiet.silent))
     return tuple(
         name
-        for name, rows in still.items()
-        if name in runs and rows > max(settings.dead_bars, settings.usual_factor * runs[name])
+        for name in reference.names
+        if any(
+            now.get(name, 0) > max(settings.dead_bars, settings.usual_factor * longest[name])
+            for now, longest in pairs
+            if name in longest
+        )
     )
 
 
@@ -146,15 +152,15 @@ def drift_report(
     p_up: FloatArray,
     *,
     settings: DriftSettings,
-    still: Mapping[str, int] | None = None,
+    quiet: Quiet | None = None,
     steps: FloatArray | None = None,
 ) -> DriftReport:
     """Compare recent features (n, F) and predictions (m,) with the version's reference.
 
     The two may be of different rows of the same days: a slow family predicts every k-th.
 
-    NaN has a bin of its own: a feature that falls silent drifts. ``still`` are rows since each
-    feature's last change, ``steps`` (n, F) the changes from bar to bar
+    NaN has a bin of its own: a feature that falls silent drifts. ``quiet`` are rows since each
+    feature's last change and last value, ``steps`` (n, F) the changes from bar to bar
     (`usual_drift.steps_of`); None: not looked at. Both are judged by the usual range alone.
 
     Raises
@@ -176,7 +182,7 @@ def drift_report(
         for name, item in reference.bins.items()
     }
     limits = limits_of(reference, settings)
-    dead = dead_features(reference, still or {}, settings)
+    dead = dead_features(reference, quiet, settings)
     moved = _step_ratios(reference, steps, names, settings)
     ratios = {
         name: max(value / limits[name].alert, moved.get(name, 0.0)) for name, value in found.items()

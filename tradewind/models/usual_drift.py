@@ -10,13 +10,13 @@ changes from bar to bar in units of volatility are alike from week to week.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tradewind.models.base import FloatArray, IntArray, Samples
+from tradewind.models.base import BoolArray, FloatArray, IntArray, Samples
 from tradewind.models.bins import Bins
 from tradewind.settings import MS_PER_DAY
 
@@ -28,17 +28,27 @@ MIN_LENGTHS = 4
 
 
 @dataclass(frozen=True)
+class Quiet:
+    """By feature: consecutive rows of one symbol without a change, and without a value (NaN).
+
+    NaN after NaN is no change.
+    """
+
+    still: dict[str, int]
+    silent: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Usual:
-    """The largest PSI of windows of ``days`` days, and the longest stand-still, by column.
+    """The largest PSI of windows of ``days`` days, and the longest quiet, by column.
 
     ``steps`` are bins of each feature's steps on the reference's rows, ``step_psi`` the largest
-    PSI of windows of them. ``runs`` are counts of consecutive rows of one symbol on which a
-    feature did not change (NaN after NaN is no change).
+    PSI of windows of them.
     """
 
     days: int
     psi: dict[str, float]
-    runs: dict[str, int]
+    quiet: Quiet
     steps: dict[str, Bins]
     step_psi: dict[str, float]
 
@@ -48,7 +58,8 @@ class Usual:
         return {
             "days": self.days,
             "psi": self.psi,
-            "runs": self.runs,
+            "still": self.quiet.still,
+            "silent": self.quiet.silent,
             "steps": steps,
             "step_psi": self.step_psi,
         }
@@ -61,7 +72,7 @@ class Usual:
         return cls(
             days=int(values["days"]),
             psi={name: float(value) for name, value in values["psi"].items()},
-            runs={name: int(value) for name, value in values["runs"].items()},
+            quiet=Quiet(dict(values["still"]), dict(values["silent"])),
             steps={name: Bins.from_json(item) for name, item in values["steps"].items()},
             step_psi={name: float(value) for name, value in values["step_psi"].items()},
         )
@@ -124,7 +135,7 @@ def usual_drift(
         if name in steps
         for known in [np.isfinite(moves[:, i])]
     }
-    return Usual(days, psi, longest_runs(history), steps, step_psi)
+    return Usual(days, psi, longest_quiet(history), steps, step_psi)
 
 
 def _largest(bins: Bins, ts: IntArray, values: FloatArray, end_ms: int, days: int) -> float:
@@ -172,34 +183,53 @@ def _finite(values: FloatArray) -> FloatArray:
     return values[np.isfinite(values)]
 
 
-def longest_runs(samples: Samples) -> dict[str, int]:
-    """Return for each feature over how many rows of one symbol it stood still at most."""
-    longest = np.zeros(samples.wide.shape[1], dtype=np.int64)
-    for own in _by_symbol(samples):
-        moved = _moved(samples.wide[own])
-        for i in range(moved.shape[1]):
-            at = np.flatnonzero(np.concatenate([[True], moved[:, i], [True]]))
-            longest[i] = max(longest[i], int(np.diff(at).max()))
-    return dict(zip(samples.wide_names, longest.tolist(), strict=True))
+def longest_quiet(samples: Samples) -> Quiet:
+    """Return over how many rows of one symbol each feature stood still, and was silent, at most."""
+    return _quiet(samples, _longest)
 
 
-def standing_still(samples: Samples) -> dict[str, int]:
-    """Return for each feature over how many of a symbol's last rows it has not changed."""
-    longest = np.zeros(samples.wide.shape[1], dtype=np.int64)
+def quiet_by_now(samples: Samples) -> Quiet:
+    """Return over how many of a symbol's last rows each feature stood still, and was silent."""
+    return _quiet(samples, _last)
+
+
+def _quiet(samples: Samples, count: Callable[[BoolArray], IntArray]) -> Quiet:
+    still = silent = np.zeros(samples.wide.shape[1], dtype=np.int64)
     for own in _by_symbol(samples):
-        moved = _moved(samples.wide[own])[::-1]
-        changed = np.vstack([moved, np.ones((1, len(longest)), dtype=bool)])
-        longest = np.maximum(longest, changed.argmax(axis=0) + 1)
-    return dict(zip(samples.wide_names, longest.tolist(), strict=True))
+        values = samples.wide[own]
+        known = ~np.isnan(values)
+        # Both count rows between breaks: a change begins a run, a value ends a silence.
+        still = np.maximum(still, count(_moved(values)) + 1)
+        silent = np.maximum(silent, count(known))
+    names = samples.wide_names
+    return Quiet(
+        dict(zip(names, still.tolist(), strict=True)),
+        dict(zip(names, silent.tolist(), strict=True)),
+    )
+
+
+def _longest(breaks: BoolArray) -> IntArray:
+    """Return the most consecutive rows without a break, by column of (n, F)."""
+    edge = np.ones((1, breaks.shape[1]), dtype=bool)
+    framed = np.vstack([edge, breaks, edge])
+    found = [int(np.diff(np.flatnonzero(column)).max()) - 1 for column in framed.T]
+    return np.asarray(found, dtype=np.int64)
+
+
+def _last(breaks: BoolArray) -> IntArray:
+    """Return the last rows without a break, by column of (n, F)."""
+    edge = np.ones((1, breaks.shape[1]), dtype=bool)
+    rows: IntArray = np.vstack([breaks[::-1], edge]).argmax(axis=0)
+    return rows
 
 
 def _by_symbol(samples: Samples) -> list[IntArray]:
     return [np.flatnonzero(samples.symbol == code) for code in np.unique(samples.symbol)]
 
 
-def _moved(values: FloatArray) -> np.ndarray:
+def _moved(values: FloatArray) -> BoolArray:
     """Return (n − 1, F): whether a row's value differs from the row's before it."""
     before, after = values[:-1], values[1:]
     same = (before == after) | (np.isnan(before) & np.isnan(after))
-    moved: np.ndarray = ~same
+    moved: BoolArray = ~same
     return moved
