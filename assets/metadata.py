@@ -90,6 +90,33 @@ def comparison(metrics: Mapping[str, float | None]) -> dict[str, Raw]:
     return {"against_baselines": MetadataValue.table(records, schema=schema)} if records else {}
 
 
+def beside_champion(values: Mapping[str, Any]) -> dict[str, Raw]:
+    """Return each metric of challenger and champion on the same rows as one table, if any."""
+    names = [name for name in JUDGED_METRICS if f"{name}_champion" in values]
+    records = [
+        TableRecord(
+            {
+                "metric": name,
+                "challenger": _number(values, name),
+                "champion": _number(values, f"{name}_champion"),
+            }
+        )
+        for name in names
+    ]
+    schema = TableSchema(
+        columns=[
+            TableColumn("metric", type="string"),
+            TableColumn("challenger", type="float"),
+            TableColumn("champion", type="float"),
+        ]
+    )
+    return (
+        {"challenger_beside_champion": MetadataValue.table(records, schema=schema)}
+        if records
+        else {}
+    )
+
+
 def verdicts(gates: Sequence[Mapping[str, Any]]) -> dict[str, Raw]:
     """Return the gates as one table: what was measured, what was asked, and the text."""
     records = [

@@ -19,10 +19,11 @@ from assets.checks import report_check
 from assets.config import PromoteConfig, RollbackConfig, UnitsConfig, names
 from assets.drift_history import drift_looks, drift_picture
 from assets.keys import family_key
-from assets.metadata import drift_table, figures, verdicts
+from assets.metadata import beside_champion, drift_table, figures, verdicts
 from assets.platform import Platform
 from assets.steps import live
 from assets.steps.recalibrate import recalibrate_champion
+from assets.steps.review import review_challenger
 from assets.units import Unit, plan_units
 from tradewind.errors import TradewindError
 
@@ -67,6 +68,30 @@ def recalibrate_champions(
                 context.log.warning("%s: %s", unit.name, gate["text"])
 
     look = partial(recalibrate_champion, who=f"dagster:{context.run_id}")
+    return _look_at_champions(context, platform, config, look, report)
+
+
+@op(description="Each challenger beside its champion, on bars new to both.")
+def review_challengers(
+    context: OpExecutionContext, platform: Platform, config: UnitsConfig
+) -> dict[str, Any]:
+    """Compare every chosen unit's challenger with its champion; the alias follows."""
+
+    def report(unit: Unit, found: live.Live) -> None:
+        context.log_event(
+            AssetObservation(
+                family_key(unit.family, "evaluation"),
+                partition=unit.key,
+                metadata={
+                    **figures({"version": found.version, **found.figures}),
+                    **beside_champion(found.figures),
+                },
+            )
+        )
+        shown = found.figures
+        context.log.info("%s: %s, alias %s", found.version, shown["verdict"], shown["alias"])
+
+    look = partial(review_challenger, who=f"dagster:{context.run_id}")
     return _look_at_champions(context, platform, config, look, report)
 
 

@@ -1,4 +1,4 @@
-"""Jobs: data, retrain, search, evaluate, drift, outcomes, recalibrate, supervise, aliases.
+"""Jobs: data, retrain, search, evaluate, drift, outcomes, recalibrate, review, supervise, aliases.
 
 Each comes with its form filled in: the real defaults, as the settings have them.
 """
@@ -116,6 +116,12 @@ def recalibrate() -> None:
 
 
 @graph
+def review_challengers() -> None:
+    """Review the challengers."""
+    release_ops.review_challengers()
+
+
+@graph
 def outcomes() -> None:
     """Fill outcomes of predictions whose horizon has passed; measure who made them."""
     outcome_ops.measure_answers(outcome_ops.fill_outcomes())
@@ -198,6 +204,14 @@ recalibrate_job = _job(
     "the same gates as a retrained one; too few realised labels are refused.",
     owner=QUANT_TEAM,
     config=_form("recalibrate_champions", UnitsConfig()),
+)
+review_job = _job(
+    review_challengers,
+    description="Compare each challenger with its champion on all bars new to both, paired and day "
+    "by day. Clearly better, it becomes champion; clearly worse, it loses its alias; else both "
+    "stay. All looks at a pair share one error rate (setting gates.promotion_alpha).",
+    owner=QUANT_TEAM,
+    config=_form("review_challengers", UnitsConfig()),
 )
 outcomes_job = _job(
     outcomes,

@@ -12,6 +12,7 @@ from pipelines.jobs import (
     outcomes_job,
     recalibrate_job,
     retrain_job,
+    review_job,
     store_upkeep_job,
     supervise_job,
 )
@@ -64,6 +65,17 @@ recalibrate_weekly = ScheduleDefinition(
     default_status=DefaultScheduleStatus.STOPPED,
     description="Refit the champions' calibrators on Wednesday at 00:45 UTC, half-way between two "
     "weekly retrainings: a new champion has three days of answers by then.",
+)
+
+review_weekly = ScheduleDefinition(
+    name="review_weekly",
+    job=review_job,
+    cron_schedule="0 18 * * 6",
+    execution_timezone="UTC",
+    default_status=DefaultScheduleStatus.STOPPED,
+    description="Compare the challengers with their champions on Saturday at 18:00 UTC, the last "
+    "hours before the weekly retraining may bring another challenger: a week of bars is new by "
+    "then.",
 )
 
 outcomes_hourly = ScheduleDefinition(

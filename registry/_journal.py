@@ -11,7 +11,7 @@ from typing import Literal
 from registry.tracking import Tracking
 from tradewind.errors import ErrorCode, TradewindError
 
-Operation = Literal["promote", "rollback"]
+Operation = Literal["promote", "rollback", "withdraw"]
 State = Literal["started", "done", "abandoned"]
 PREFIX = "change."
 TEXT_LIMIT = 1000  # a tag of a registered model holds 5,000 characters
@@ -21,7 +21,8 @@ TEXT_LIMIT = 1000  # a tag of a registered model holds 5,000 characters
 class AliasChange:
     """One change of an alias: who, when (wall epoch ms), why, from and to which version.
 
-    ``previous_before`` is what ``previous`` pointed to, to take back an unfinished change.
+    ``to_version`` is None where the alias was taken away; ``previous_before`` is what ``previous``
+    pointed to, to take back an unfinished change.
     """
 
     sequence: int
@@ -29,7 +30,7 @@ class AliasChange:
     operation: Operation
     alias: str
     from_version: int | None
-    to_version: int
+    to_version: int | None
     who: str
     why: str
     when_ms: int

@@ -37,6 +37,7 @@ CHALLENGER: Final = "challenger"
 CANARY: Final = "canary"
 PREVIOUS: Final = "previous"
 Promotable = Literal["champion", "challenger", "canary"]
+Withdrawable = Literal["challenger", "canary"]
 
 
 def promote(
@@ -103,6 +104,41 @@ def rollback(tracking: Tracking, name: str, *, who: str, why: str) -> AliasChang
                 "Promote a version by number with `tradewind promote`",
             )
         change = _new_change(tracking, name, "rollback", CHAMPION, target, aliases, who, why)
+        return _carry_out(tracking, change)
+
+
+def withdraw(
+    tracking: Tracking,
+    name: str,
+    version: int,
+    *,
+    who: str,
+    why: str,
+    alias: Withdrawable = CHALLENGER,
+) -> AliasChange:
+    """Take ``alias`` from ``version``, which stays registered; recorded as any change is.
+
+    Idempotent: where the version has lost the alias already, the change that took it is
+    returned, and another version that has it by now keeps it. There is no withdrawing of a
+    champion: roll back, or promote another.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` for an unknown version, or a blank ``who`` or ``why``.
+    """
+    get_version(tracking, require_name(name), version=version)
+    with journal.exclusive(tracking):
+        resumed = _settle(tracking, name, "withdraw", alias, version)
+        if resumed is not None:
+            return resumed
+        aliases = _aliases(tracking, name)
+        change = replace(
+            _new_change(tracking, name, "withdraw", alias, None, aliases, who, why),
+            from_version=version,
+        )
+        if aliases.get(alias) != version:
+            return _last_change(tracking, change)
         return _carry_out(tracking, change)
 
 
@@ -177,9 +213,8 @@ def _settle(
     """
     unfinished = [change for change in journal.read(tracking, name) if change.state == "started"]
     for change in unfinished:
-        same = (change.operation, change.alias) == (operation, alias) and (
-            version in (None, change.to_version)
-        )
+        about = change.from_version if operation == "withdraw" else change.to_version
+        same = (change.operation, change.alias) == (operation, alias) and version in (None, about)
         reached = _aliases(tracking, name).get(change.alias) == change.to_version
         if same or reached:
             finished = _move(tracking, change)
@@ -199,7 +234,10 @@ def _carry_out(tracking: Tracking, change: AliasChange) -> AliasChange:
 
 def _move(tracking: Tracking, change: AliasChange) -> AliasChange:
     """Move the aliases of a journalled change and mark it done; repeating is harmless."""
-    if change.alias != CHAMPION:
+    if change.operation == "withdraw":
+        if _aliases(tracking, change.name).get(change.alias) == change.from_version:
+            _release(tracking, change.name, change.alias)
+    elif change.alias != CHAMPION:
         _point(tracking, change.name, change.alias, change.to_version)
     elif change.operation == "rollback":
         _point(tracking, change.name, CHAMPION, change.to_version)
@@ -236,7 +274,7 @@ def _new_change(
     name: str,
     operation: Operation,
     alias: str,
-    version: int,
+    version: int | None,
     aliases: dict[str, int],
     who: str,
     why: str,
@@ -259,7 +297,9 @@ def _new_change(
 def _last_change(tracking: Tracking, asked: AliasChange) -> AliasChange:
     """Return the recorded change that led to what is asked, else ``asked`` as a non-move."""
     for change in history(tracking, asked.name):
-        if (change.alias, change.to_version) == (asked.alias, asked.to_version):
+        if (change.alias, change.to_version) != (asked.alias, asked.to_version):
+            continue
+        if asked.to_version is not None or change.from_version == asked.from_version:
             return change
     return replace(asked, state="done")
 

@@ -59,6 +59,11 @@ def recalibration_name(family: str, key: str, version: int, start_ms: int, end_m
     return f"recalibrate {family} {key} v{version} · {day(start_ms)}…{day(end_ms)}"
 
 
+def review_name(family: str, key: str, version: int, champion: int, look: int) -> str:
+    """Return the name of a look at a challenger beside a champion."""
+    return f"review {family} {key} v{version} beside v{champion} · look {look}"
+
+
 def history_name(since: str, end_ms: int, families: Sequence[str]) -> str:
     """Return the name of an evaluation over the history."""
     return f"evaluate history · {since}…{day(end_ms)} · {', '.join(families)}"

@@ -72,6 +72,19 @@ class GateSettings(Section):
 
     min_accuracy: Fraction = 0.52
     confidence_level: Fraction = 0.95
+    promotion_alpha: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="chance, over all reviews, that a challenger no better than the champion "
+        "takes its place",
+    )
+    promotion_min_rows: int = Field(
+        300, ge=30, description="rows new to both that a comparison with the champion needs"
+    )
+    promotion_min_days: int = Field(
+        5, ge=3, description="days of such rows that it needs, and between two looks"
+    )
 
 
 class LiveMetricSettings(Section):

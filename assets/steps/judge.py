@@ -167,6 +167,7 @@ def _candidate(
         train_start_ms=fitted.boundaries["train"][0],
         train_end_ms=fitted.boundaries[last][1] + step,
         data_end_ms=training_set.end_ms,
+        held_out_from_ms=fitted.boundaries["test"][0],
         seed=task.seed,
         epochs=fitted.report.epochs,
         created_ms=time.time_ns() // 1_000_000,
@@ -217,8 +218,8 @@ def _gates(
 ) -> GateReport:
     from tradewind.models.gates import GateReport, check_gates
 
-    champion, note = _champion_answer(settings, tracking, task.unit, report)
-    found = check_gates(settings, report, champion)
+    champion, unfitted_from_ms, note = _champion_answer(settings, tracking, task.unit, report)
+    found = check_gates(settings, report, champion, champion_unfitted_from_ms=unfitted_from_ms)
     if note:
         shown = tuple(
             _noted(gate, note) if gate.name == "champion" else gate for gate in found.gates
@@ -233,25 +234,28 @@ def _gates(
 
 def _champion_answer(
     settings: Settings, tracking: Tracking, unit: Unit, report: EvaluationReport
-) -> tuple[FloatArray | None, str]:
-    """Return the champion's p_up on the candidate's test rows, and a note if it has none."""
+) -> tuple[FloatArray | None, int, str]:
+    """Return the champion's p_up on the candidate's test rows, from where on it learnt from
+    none of them, and a note if it has no answer.
+    """
     from registry.versions import fetch_bundle, resolve
     from tradewind.models.bundle import ModelBundle
 
     champion = resolve(tracking, unit.family, unit.key)
     if champion is None:
-        return None, ""
+        return None, 0, ""
     folder = fetch_bundle(
         tracking, champion.name, version=champion.version, cache_dir=settings.home / "models"
     )
     try:
         passes = settings.training.judge_passes
-        answer = ModelBundle.load(folder).predict(report.test, n_samples=passes)
+        bundle = ModelBundle.load(folder)
+        answer = bundle.predict(report.test, n_samples=passes)
     except TradewindError as error:
         if error.code is not ErrorCode.MODEL_UNUSABLE:
             raise
-        return None, f"champion {champion.label} cannot predict these rows: {error.detail}"
-    return answer.p_up, ""
+        return None, 0, f"champion {champion.label} cannot predict these rows: {error.detail}"
+    return answer.p_up, bundle.meta.unfitted_from_ms, ""
 
 
 def _noted(gate: Gate, note: str) -> Gate:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MIN_ROWS = 200
 OF_ONE_UNIT = (
     ErrorCode.NO_CHAMPION,
+    ErrorCode.NO_CHALLENGER,
+    ErrorCode.GATES_FAILED,
     ErrorCode.MODEL_UNUSABLE,
     ErrorCode.NOT_ENOUGH_BARS,
     ErrorCode.NOT_ENOUGH_LABELS,
@@ -28,6 +30,9 @@ OF_ONE_UNIT = (
     ErrorCode.CORRUPT_FILE,
 )
 """What can be wrong with one unit while the others are sound."""
+NOTHING_THERE = (ErrorCode.NO_CHAMPION, ErrorCode.NO_CHALLENGER)
+LEAST_DAYS = 20
+"""Days of bars read at least: few rows are an answer, no rows an error."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,9 @@ def look_at(
 def worst_of(errors: Sequence[TradewindError], units: int) -> TradewindError | None:
     """Return the error that a look at ``units`` units should end with, if any.
 
-    A unit without a champion is no failure, unless there is none at all.
+    A unit without a champion, or a challenger, is no failure, unless there is none at all.
     """
-    broken = [error for error in errors if error.code is not ErrorCode.NO_CHAMPION]
+    broken = [error for error in errors if error.code not in NOTHING_THERE]
     if broken:
         return broken[0]
     return errors[0] if errors and len(errors) == units else None
@@ -119,7 +124,7 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     from tradewind.models.usual_drift import quiet_by_now, steps_of
 
     champion, bundle = champion_of(settings, unit)
-    samples = _recent(settings, clock, unit, days=max(20, settings.drift.recent_days))
+    samples = _recent(settings, clock, unit, days=max(LEAST_DAYS, settings.drift.recent_days))
     since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
     recent = samples.subset(samples.ts >= since_ms)
     judged = judged_rows(settings, unit.family, recent)
@@ -248,6 +253,15 @@ def champion_of(settings: Settings, unit: Unit) -> tuple[RegisteredVersion, Mode
         tracking, found.name, version=found.version, cache_dir=settings.home / "models"
     )
     return found, ModelBundle.load(folder)
+
+
+def rows_since(settings: Settings, clock: Clock, unit: Unit, since_ms: int) -> Samples:
+    """Return the labelled rows of bars from ``since_ms`` on that the family is judged on."""
+    from tradewind.models.thinning import judged_rows
+
+    days = -(-(clock.now_ms() - since_ms) // MS_PER_DAY)
+    samples = _recent(settings, clock, unit, days=max(LEAST_DAYS, days))
+    return judged_rows(settings, unit.family, samples.subset(samples.ts >= since_ms))
 
 
 def _recent(settings: Settings, clock: Clock, unit: Unit, *, days: int) -> Samples:

@@ -132,6 +132,20 @@ def recalibrate(
 
 
 @friendly
+def review(
+    symbols: list[str] = Symbols,
+    families: list[str] = Families,
+    dry_run: bool = typer.Option(False, help="Say what would be compared; spends no look."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Compare each challenger with its champion on bars new to both; the alias follows.
+
+    Clearly better: it becomes champion. Clearly worse: it loses its alias. Else both stay.
+    """
+    _show_champions("dry review" if dry_run else "review", symbols, families, as_json)
+
+
+@friendly
 def outcomes(as_json: bool = JsonOption) -> None:
     """Fill in what became of predictions, and measure every version that made them.
 
@@ -210,6 +224,7 @@ def _show_champions(look: str, symbols: list[str], families: list[str], as_json:
 
     from assets.steps import live
     from assets.steps.recalibrate import recalibrate_champion
+    from assets.steps.review import review_challenger
     from assets.units import plan_units
     from tradewind.ledger.clock import open_clock
 
@@ -219,6 +234,8 @@ def _show_champions(look: str, symbols: list[str], families: list[str], as_json:
         "evaluate": live.evaluate_champion,
         "drift": live.drift_of_champion,
         "recalibrate": partial(recalibrate_champion, who=getpass.getuser()),
+        "review": partial(review_challenger, who=getpass.getuser()),
+        "dry review": partial(review_challenger, dry_run=True),
     }
     found: dict[str, Any] = {}
     reasons: dict[str, list[str]] = {}
@@ -250,7 +267,7 @@ def _print_champions(
 ) -> None:
     names = list(dict.fromkeys(key for figures in found.values() for key in figures))
     table(
-        f"{look} of the champions",
+        f"{look} of the {'challengers' if 'review' in look else 'champions'}",
         ["figure", *found],
         [[name, *(_short(figures.get(name)) for figures in found.values())] for name in names],
     )

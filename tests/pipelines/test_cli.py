@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate-champions",
     "drift",
     "recalibrate",
+    "review",
     "outcomes",
     "members",
     "promote",

@@ -38,6 +38,7 @@ def test_jobs_and_schedules() -> None:
         "drift",
         "outcomes",
         "recalibrate",
+        "review_challengers",
         "supervise",
         "promote",
         "rollback",
@@ -49,6 +50,7 @@ def test_jobs_and_schedules() -> None:
         "outcomes_hourly",
         "drift_daily",
         "recalibrate_weekly",
+        "review_weekly",
         "supervise_hourly",
         "retrain_weekly",
     }
@@ -183,6 +185,7 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
         ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
         (
             "recalibrate",
+            "review_challengers",
             "recalibrate_champions",
             {"symbols": [], "families": ["lightgbm", "transformer"]},
         ),

@@ -41,7 +41,8 @@ class BundleMeta(BaseModel):
     ``skill`` is the relative log-loss gain over the base rate on the walk-forward rows (where
     these are too few, on the calibration slice), floored at 0: the weight in an ensemble.
     ``gates`` is ``passed`` or ``failed``. ``calibrated_end_ms`` is where the labels of a live
-    recalibration end, None without one. Times are UTC epoch milliseconds.
+    recalibration end, None without one. ``held_out_from_ms`` is where the test slice begins,
+    which no fit and no calibration saw; None in older versions. Times are UTC epoch milliseconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,6 +60,7 @@ class BundleMeta(BaseModel):
     train_end_ms: int
     data_end_ms: int
     calibrated_end_ms: int | None = None
+    held_out_from_ms: int | None = None
     seed: int
     epochs: int = Field(ge=1)
     created_ms: int
@@ -79,6 +81,16 @@ class BundleMeta(BaseModel):
     def seen_until_ms(self) -> int:
         """Return from where on bars are new to all of it, the calibrator included."""
         return max(self.data_end_ms, self.calibrated_end_ms or 0)
+
+    @property
+    def unfitted_from_ms(self) -> int:
+        """Return from where on no fit and no calibration saw a bar or a label.
+
+        Its gates may have: the test slice belongs to it. The end of the data where it is not
+        known where that begins.
+        """
+        held_out = self.data_end_ms if self.held_out_from_ms is None else self.held_out_from_ms
+        return max(held_out, self.calibrated_end_ms or 0)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models import metrics as m
-from tradewind.models.base import FloatArray
+from tradewind.models.base import FloatArray, IntArray
 from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.evaluation import EvaluationReport
 from tradewind.models.walk_forward import OutOfSample
-from tradewind.settings import Settings
+from tradewind.settings import MS_PER_DAY, Settings
 
 GATE_NAMES = ("skill", "ece", "champion", "uncertainty", "finite", "artefact", "smoke")
 """All release gates; the last two are the caller's, who adds them `GateReport.with_gate`."""
@@ -63,6 +63,7 @@ def check_gates(
     champion_p: FloatArray | None,
     *,
     pooled: OutOfSample | None = None,
+    champion_unfitted_from_ms: int = 0,
 ) -> GateReport:
     """Return the statistical gates of a candidate.
 
@@ -74,13 +75,16 @@ def check_gates(
     pooled
         Walk-forward rows of the whole family (`walk_forward.pool`) for the ECE gate, where
         the report's own are too few.
+    champion_unfitted_from_ms
+        From where on the champion was neither fitted nor calibrated on bars
+        (`BundleMeta.unfitted_from_ms`); the comparison with it leaves out the rows before.
     """
     rows = report.out_of_sample if pooled is None else pooled
     return GateReport(
         (
             _skill(settings, report),
             _no_ece(settings) if rows is None else ece_gate(settings, rows.p_up, rows.y),
-            _champion(settings, report, champion_p),
+            _champion(settings, report, champion_p, champion_unfitted_from_ms),
             _uncertainty(settings, report),
             _finite(report, rows),
         )
@@ -143,8 +147,17 @@ def _no_ece(settings: Settings) -> Gate:
     return ece_gate(settings, np.empty(0), np.empty(0))
 
 
-def _champion(settings: Settings, report: EvaluationReport, champion_p: FloatArray | None) -> Gate:
-    """Not significantly worse than the champion on the same rows."""
+def _champion(
+    settings: Settings,
+    report: EvaluationReport,
+    champion_p: FloatArray | None,
+    unfitted_from_ms: int,
+) -> Gate:
+    """Not significantly worse than the champion on the test rows that are new to both.
+
+    Too few of them are no evidence against the candidate: it passes, without a figure. What it
+    can win here is the alias challenger; `paired_review` decides on bars to come.
+    """
     if champion_p is None:
         return Gate("champion", True, None, 0.0, "no champion to compare with")
     rows = report.test
@@ -154,23 +167,41 @@ def _champion(settings: Settings, report: EvaluationReport, champion_p: FloatArr
             f"champion_p has shape {champion_p.shape}, the test slice {len(rows)} rows",
             "Predict with the champion on report.test",
         )
-    worse = _bootstrap(settings, report).paired(
-        m.row_log_loss(report.forecast.p_up, rows.y_up), m.row_log_loss(champion_p, rows.y_up)
+    new = rows.ts >= unfitted_from_ms
+    days = len(np.unique(rows.ts[new] // MS_PER_DAY))
+    left = f"{int(new.sum())} of {len(rows)} test rows, on {days} days, that the champion was "
+    left += "neither fitted nor calibrated on"
+    gates = settings.gates
+    if new.sum() < gates.promotion_min_rows or days < gates.promotion_min_days:
+        return Gate(
+            "champion",
+            True,
+            None,
+            0.0,
+            f"not compared with the champion: {left}; {gates.promotion_min_rows} rows of "
+            f"{gates.promotion_min_days} days are needed. The review of challengers compares "
+            "on bars to come",
+        )
+    y = rows.y_up[new]
+    worse = _bootstrap(settings, rows.ts[new]).paired(
+        m.row_log_loss(report.forecast.p_up[new], y), m.row_log_loss(champion_p[new], y)
     )
     return Gate(
         "champion",
         bool(worse.low <= 0),
         _finite_or_none(worse.value),
         0.0,
-        f"log-loss minus the champion's on the same {len(rows)} rows {worse.value:+.5f} "
-        f"[{worse.low:+.5f}, {worse.high:+.5f}] (gate: not above 0 with confidence)",
+        f"log-loss minus the champion's {worse.value:+.5f} [{worse.low:+.5f}, "
+        f"{worse.high:+.5f}] on {left} (gate: not above 0 with confidence)",
     )
 
 
 def _uncertainty(settings: Settings, report: EvaluationReport) -> Gate:
     """The error grows with the stated uncertainty: rank correlation above 0 with confidence."""
     error = np.abs(report.test.fwd_ret - report.forecast.mu)
-    found = _bootstrap(settings, report).rank_correlation(error, report.forecast.uncertainty)
+    found = _bootstrap(settings, report.test.ts).rank_correlation(
+        error, report.forecast.uncertainty
+    )
     return Gate(
         "uncertainty",
         bool(found.low > 0),
@@ -190,9 +221,9 @@ def _finite(report: EvaluationReport, rows: OutOfSample | None) -> Gate:
     return Gate("finite", bad == 0, float(bad), 0.0, f"{bad} values are NaN or infinite (gate 0)")
 
 
-def _bootstrap(settings: Settings, report: EvaluationReport) -> TimeBootstrap:
+def _bootstrap(settings: Settings, ts: IntArray) -> TimeBootstrap:
     return TimeBootstrap(
-        report.test.ts,
+        ts,
         samples=settings.training.bootstrap_samples,
         level=settings.gates.confidence_level,
         block_ms=settings.training.horizon * settings.market.timeframe_ms,
