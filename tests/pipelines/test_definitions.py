@@ -185,8 +185,12 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
         ("drift", "measure_drift", {"symbols": [], "families": ["lightgbm", "transformer"]}),
         (
             "recalibrate",
-            "review_challengers",
             "recalibrate_champions",
+            {"symbols": [], "families": ["lightgbm", "transformer"]},
+        ),
+        (
+            "review_challengers",
+            "review_challengers",
             {"symbols": [], "families": ["lightgbm", "transformer"]},
         ),
         (
