@@ -72,7 +72,7 @@ def recalibrate_champions(
 
 
 @op(description="Each challenger beside its champion, on bars new to both.")
-def review_challengers(
+def compare_challengers(
     context: OpExecutionContext, platform: Platform, config: UnitsConfig
 ) -> dict[str, Any]:
     """Compare every chosen unit's challenger with its champion; the alias follows."""

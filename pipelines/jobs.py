@@ -118,7 +118,7 @@ def recalibrate() -> None:
 @graph
 def review_challengers() -> None:
     """Review the challengers."""
-    release_ops.review_challengers()
+    release_ops.compare_challengers()
 
 
 @graph
@@ -211,7 +211,7 @@ review_job = _job(
     "by day. Clearly better, it becomes champion; clearly worse, it loses its alias; else both "
     "stay. All looks at a pair share one error rate (setting gates.promotion_alpha).",
     owner=QUANT_TEAM,
-    config=_form("review_challengers", UnitsConfig()),
+    config=_form("compare_challengers", UnitsConfig()),
 )
 outcomes_job = _job(
     outcomes,

@@ -204,3 +204,21 @@ def test_another_calibrator_keeps_the_forecasters_files(family: str, tmp_path: P
     loaded = ModelBundle.load(tmp_path / "new")
     assert loaded.calibrator == other.calibrator
     assert loaded.meta.seen_until_ms == bundle.meta.seen_until_ms + 1
+
+
+@pytest.mark.parametrize(
+    ("held_out", "calibrated", "unfitted_from"),
+    [(None, None, 100), (60, None, 60), (60, 80, 80), (60, 120, 120), (None, 80, 100)],
+)
+def test_a_champion_is_compared_from_where_it_learnt_nothing(
+    held_out: int | None, calibrated: int | None, unfitted_from: int
+) -> None:
+    """Without knowing where the test slice began, from the end of all data."""
+    update = {
+        "data_end_ms": 100,
+        "held_out_from_ms": held_out,
+        "calibrated_end_ms": calibrated,
+    }
+    meta = _bundle("lightgbm").meta.model_copy(update=update)
+    assert meta.unfitted_from_ms == unfitted_from
+    assert meta.unfitted_from_ms <= meta.seen_until_ms

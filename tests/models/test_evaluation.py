@@ -189,6 +189,33 @@ def test_gates_refuse_too_few_rows_a_worse_candidate_and_nan(
     assert (finite.name, finite.passed) == ("finite", False)
 
 
+def test_rows_that_the_champion_learnt_from_are_no_comparison(
+    small: Settings, report: EvaluationReport
+) -> None:
+    """A champion that knows by heart what it was fitted on, and nothing of what came after."""
+    ts, y = report.test.ts, report.test.y_up
+    middle = int(np.unique(ts)[len(np.unique(ts)) // 2])
+    by_heart = np.where(ts < middle, np.where(y == 1, 0.95, 0.05), 0.5)
+
+    def gate(settings: Settings, since_ms: int) -> Gate:
+        found = check_gates(settings, report, by_heart, champion_unfitted_from_ms=since_ms)
+        return {item.name: item for item in found.gates}["champion"]
+
+    few = small.gates.model_copy(update={"promotion_min_rows": 30, "promotion_min_days": 3})
+    easy = small.model_copy(update={"gates": few})
+    assert not gate(easy, 0).passed, "what was learnt by heart beats any candidate"
+    fair = gate(easy, middle)
+    assert fair.passed
+    assert fair.value is not None
+    assert fair.value < 0.01
+    left = int((ts >= middle).sum())
+    assert f"{left} of {len(ts)} test rows" in fair.text
+    none = gate(easy, int(ts.max()) + 1)
+    assert (none.passed, none.value) == (True, None)
+    assert "0 of" in none.text
+    assert "not compared with the champion" in none.text
+
+
 def test_an_over_confident_candidate_fails_the_ece_gate(
     small: Settings, report: EvaluationReport
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradewind.errors import ErrorCode, TradewindError
@@ -56,6 +56,7 @@ def _forecasts(draw: st.DrawFn) -> tuple[IntArray, FloatArray, FloatArray, Float
     return ts, true, other, _outcomes(rng, true)
 
 
+@settings(deadline=None, max_examples=50)
 @given(_forecasts())
 def test_exchanging_the_two_exchanges_the_verdicts(
     given: tuple[IntArray, FloatArray, FloatArray, FloatArray],
@@ -71,6 +72,7 @@ def test_exchanging_the_two_exchanges_the_verdicts(
         assert (here.p_better, here.p_worse) == pytest.approx((there.p_worse, there.p_better))
 
 
+@settings(deadline=None, max_examples=50)
 @given(_forecasts(), st.floats(0.0001, 0.4999))
 def test_equal_forecasts_are_never_better_or_worse(
     given: tuple[IntArray, FloatArray, FloatArray, FloatArray], alpha: float
@@ -80,6 +82,7 @@ def test_equal_forecasts_are_never_better_or_worse(
     assert found.verdict in (ReviewVerdict.NOT_WORSE, ReviewVerdict.TOO_FEW)
 
 
+@settings(deadline=None, max_examples=50)
 @given(_forecasts(), st.integers(0, 10**6))
 def test_the_order_of_rows_does_not_matter(
     given: tuple[IntArray, FloatArray, FloatArray, FloatArray], seed: int
@@ -91,6 +94,7 @@ def test_the_order_of_rows_does_not_matter(
     assert here.figures() == pytest.approx(there.figures(), rel=1e-9, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(_forecasts())
 def test_a_verdict_and_its_interval_agree(
     given: tuple[IntArray, FloatArray, FloatArray, FloatArray],
@@ -154,6 +158,7 @@ def test_too_few_rows_or_days_are_not_judged() -> None:
     assert (empty.verdict, empty.rows, empty.days) == (ReviewVerdict.TOO_FEW, 0, 0)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0.001, 0.499), st.integers(1, 500))
 def test_looks_share_one_level(alpha: float, looks: int) -> None:
     shares = [alpha_of_look(alpha, number) for number in range(1, looks + 1)]

@@ -190,7 +190,7 @@ def test_the_sensor_sleeps_until_it_is_switched_on() -> None:
         ),
         (
             "review_challengers",
-            "review_challengers",
+            "compare_challengers",
             {"symbols": [], "families": ["lightgbm", "transformer"]},
         ),
         (

@@ -26,6 +26,7 @@ from tradewind.ledger import open_ledger
 from tradewind.ledger.clock import open_clock, set_replay_clock
 from tradewind.models.bundle import ModelBundle
 from tradewind.models.calibration import Calibrator
+from tradewind.models.metric_table import known
 from tradewind.settings import MS_PER_DAY, Settings
 
 UNIT = Unit("lightgbm", "POOLED")
@@ -119,14 +120,14 @@ def instance() -> Iterator[DagsterInstance]:
 
 def _job(instance: DagsterInstance) -> Any:
     families = {"families": ["lightgbm"]}
-    return _run(instance, "review_challengers", "review_challengers", families)
+    return _run(instance, "review_challengers", "compare_challengers", families)
 
 
 def test_a_better_challenger_becomes_champion(house: House, instance: DagsterInstance) -> None:
     old, new = house.pair(LOUD, QUIET)
     run = _job(instance)
     assert run.success
-    found = run.output_for_node("review_challengers")[NAME]
+    found = run.output_for_node("compare_challengers")[NAME]
     assert (found["verdict"], found["alias"], found["look"]) == ("better", "champion", 1)
     assert found["log_loss_minus_champion_high"] < 0
     assert found["log_loss"] < found["log_loss_champion"]
@@ -156,6 +157,7 @@ def test_a_better_challenger_becomes_champion(house: House, instance: DagsterIns
     assert [r.data.tags["verdict"] for r in runs] == ["better"]
     parent = get_version(house.world.tracking, NAME, version=new).run_id
     assert runs[0].data.tags["mlflow.parentRunId"] == parent
+    assert [name for name in runs[0].data.metrics if not known(name)] == []
     assert runs[0].data.metrics["log_loss_champion"] == pytest.approx(found["log_loss_champion"])
 
 

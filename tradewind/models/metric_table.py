@@ -73,6 +73,19 @@ def _stated(
     return MetricName(name, meaning, unit, better, spread=spread, folds=True, symbols=True)
 
 
+def _champions(name: str, unit: str, better: Better) -> MetricName:
+    return MetricName(
+        f"{name}_champion", f"the champion's {name} on the same rows (review)", unit, better
+    )
+
+
+REVIEWED: tuple[tuple[str, str, Better], ...] = (
+    ("accuracy", "share", "higher"),
+    ("auc", "share", "higher"),
+    ("brier", "probability²", "lower"),
+    ("ece", "probability", "lower"),
+    ("log_loss", "nats", "lower"),
+)
 CERTAIN: tuple[tuple[str, Better], ...] = (("most", "lower"), ("least", "neither"))
 
 METRICS: tuple[MetricName, ...] = (
@@ -249,6 +262,19 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("units", "units of the retraining", "units", "neither"),
     MetricName("units_judged", "units that have a registered version", "units", "higher"),
     MetricName("units_passed", "units whose gates all passed", "units", "higher"),
+    *(_champions(name, unit, better) for name, unit, better in REVIEWED),
+    MetricName(
+        "log_loss_minus_champion",
+        "log-loss of the challenger minus the champion's, row by row (review)",
+        "nats",
+        "lower",
+        spread=True,
+    ),
+    MetricName("p_better", "p-value of a challenger no better, one-sided (review)", "probability",
+               "neither"),
+    MetricName("p_worse", "p-value of a challenger no worse, one-sided (review)", "probability",
+               "neither"),
+    MetricName("days", "days that a review is over", "days", "neither"),
 )  # fmt: skip
 
 
