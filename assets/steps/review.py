@@ -84,7 +84,7 @@ def _review(
 
     pair = _pair_of(settings, tracking, unit)
     looks = looks_of(pair.challenger, pair.champion.version)
-    if looks and looks[-1].state == "decided" and not dry_run:  # killed before the alias moved
+    if looks and not dry_run and _is_pending(tracking, pair, looks[-1]):
         return _carried_out(settings, tracking, pair, looks[-1], who)
     rows = rows_since(settings, clock, unit, pair.since_ms)
     whole, block = whole_days(rows.ts, _horizon_ms(settings))
@@ -134,12 +134,16 @@ def _pair_of(settings: Settings, tracking: Tracking, unit: Unit) -> _Pair:
 def _look(settings: Settings, pair: _Pair, number: int, rows: Samples, now_ms: int) -> Look:
     """Compare the two on ``rows``, at the level of this look."""
     from registry.reviews import Look
+    from tradewind.features.definitions import feature_version
     from tradewind.models.metrics import classification_metrics
     from tradewind.models.paired_review import alpha_of_look, paired_review
 
-    passes = settings.training.judge_passes
-    champion_p = pair.champion_bundle.predict(rows, n_samples=passes).p_up
-    challenger_p = pair.challenger_bundle.predict(rows, n_samples=passes).p_up
+    asked: dict[str, Any] = {
+        "n_samples": settings.training.judge_passes,
+        "feature_version": feature_version(settings),
+    }
+    champion_p = pair.champion_bundle.predict(rows, **asked).p_up
+    challenger_p = pair.challenger_bundle.predict(rows, **asked).p_up
     review = paired_review(
         rows.ts,
         champion_p,
@@ -170,6 +174,22 @@ def _look(settings: Settings, pair: _Pair, number: int, rows: Samples, now_ms: i
     )
 
 
+def _is_pending(tracking: Tracking, pair: _Pair, look: Look) -> bool:
+    """Tell whether a review was killed between its look and what follows from it.
+
+    An alias that did follow, and was set back by a person since, is not moved a second time.
+    """
+    from registry.aliases import history
+
+    if look.state == "done":
+        return False
+    return all(change.why != _why(look) for change in history(tracking, pair.unit.name))
+
+
+def _why(look: Look) -> str:
+    return f"review, look {look.number} beside version {look.champion}: {look.text}"
+
+
 def _carried_out(settings: Settings, tracking: Tracking, pair: _Pair, look: Look, who: str) -> Live:
     """Log a look, let the alias follow it, and mark it done; repeating is harmless."""
     from registry.aliases import promote, withdraw
@@ -178,18 +198,17 @@ def _carried_out(settings: Settings, tracking: Tracking, pair: _Pair, look: Look
 
     _log(settings, tracking, pair, look)
     name, version = pair.unit.name, pair.challenger.version
-    why = f"review, look {look.number} beside version {look.champion}: {look.text}"
     if look.verdict == "better":
-        promote(tracking, name, version, who=who, why=why)
+        promote(tracking, name, version, who=who, why=_why(look))
     elif look.verdict == "worse":
-        withdraw(tracking, name, version, who=who, why=why)
+        withdraw(tracking, name, version, who=who, why=_why(look))
     alias = ALIAS_AFTER.get(look.verdict, "challenger")
     RunHandle(tracking, pair.challenger.run_id).set_tags(
         {STAGE_TAG: "judged" if alias == "none" else "promoted", "alias": alias}
     )
     done = replace(look, state="done")
     record_look(tracking, pair.challenger, done)
-    return _told_look(settings, tracking, pair, done, {})
+    return _told_look(settings, tracking, pair, done, {"alias": alias})
 
 
 def _log(settings: Settings, tracking: Tracking, pair: _Pair, look: Look) -> None:
@@ -248,7 +267,6 @@ def _told_look(
         pair,
         look.verdict,
         {
-            "alias": ALIAS_AFTER.get(look.verdict, "challenger"),
             "look": look.number,
             "look_alpha": look.alpha,
             "rows": look.rows,

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from assets.steps import review
 from assets.steps.review import review_challenger
 from assets.units import Unit
-from registry.aliases import history
+from registry import reviews
+from registry.aliases import history, promote, rollback
 from registry.reviews import looks_of
 from registry.tracking import Tracking
 from registry.versions import RegisteredVersion, find_alias, get_version
@@ -243,6 +244,32 @@ def test_a_review_cut_off_before_the_alias_moved_is_carried_out(
     assert house.alias("champion") == new
     runs = house.world.tracking.search(f"tags.version = '{NAME}/{new}' AND tags.kind = 'review'")
     assert len(runs) == 1
+
+
+def test_what_a_person_took_back_is_not_done_again(
+    house: House, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the alias had moved: the look still says "decided" when all is set back."""
+    old, new = house.pair(LOUD, QUIET)
+
+    def killed(*arguments: Any) -> None:
+        if arguments[2].state == "done":
+            raise KeyboardInterrupt
+        written(*arguments)
+
+    written = reviews.record_look
+    with monkeypatch.context() as patch:
+        patch.setattr(reviews, "record_look", killed)
+        with pytest.raises(KeyboardInterrupt):
+            review_challenger(settings, open_clock(settings), UNIT)
+    assert house.alias("champion") == new
+    tracking = house.world.tracking
+    rollback(tracking, NAME, who="ann", why="loses money")
+    promote(tracking, NAME, new, who="ann", why="one more try", to="challenger")
+    found = review_challenger(settings, open_clock(settings), UNIT).figures
+    assert (found["verdict"], found["look"], found["new_days"]) == ("better", 1, 0)
+    assert found["alias"] == "challenger"
+    assert (house.alias("champion"), house.alias("challenger")) == (old, new)
 
 
 def test_what_is_missing_is_named(house: House, instance: DagsterInstance) -> None:
