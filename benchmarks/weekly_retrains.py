@@ -71,7 +71,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--end", type=parse_day, default="2026-04-30", help="day that the bars reach, UTC"
     )
-    parser.add_argument("--families", default="lightgbm,xgboost")
+    parser.add_argument("--families", default="lightgbm")
     asked = parser.parse_args()
     if dt.date.fromisoformat(asked.until).weekday() != 6:
         parser.error(f"--until {asked.until} is no Sunday")

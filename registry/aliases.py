@@ -150,12 +150,14 @@ def promote_candidate(
     *,
     who: str = "pipeline",
     allow_failed: bool = False,
+    handover: str | None = None,
 ) -> AliasChange | None:
     """Record the verdict of the gates and give the version the alias that follows from it.
 
-    Passed: champion if there is none, or if the one there is had failed its gates (a
-    demonstration's); else challenger. Failed: no alias, unless ``allow_failed`` and there
-    is no champion at all, when it becomes champion and stays tagged gates=failed.
+    Passed: champion if there is none, if the one there is had failed its gates (a
+    demonstration's), or if it makes way by its age (``handover`` says why); else challenger.
+    Failed: no alias, unless ``allow_failed`` and there is no champion at all, when it becomes
+    champion and stays tagged gates=failed.
 
     Parameters
     ----------
@@ -177,11 +179,12 @@ def promote_candidate(
         to = None
     else:
         standing = get_version(tracking, version.name, version=champion)
-        to = CHAMPION if standing.gates == GATES_FAILED else CHALLENGER
+        to = CHAMPION if standing.gates == GATES_FAILED or handover else CHALLENGER
     if to is None:
         return None
     verdict = "gates passed" if gate_passed else "gates failed, served for want of a better one"
-    why = "; ".join([verdict, *reasons])
+    aged = [handover] if handover and to == CHAMPION and champion != version.version else []
+    why = "; ".join([verdict, *aged, *reasons])
     return promote(
         tracking,
         version.name,

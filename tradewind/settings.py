@@ -177,6 +177,12 @@ class RegistrySettings(Section):
     model_expiry_days: float = Field(
         21, ge=0, description="days after which a version stops answering; 0: it never does"
     )
+    handover_days: float = Field(
+        7,
+        ge=0,
+        description="days before its expiry from which a champion makes way for a version that "
+        "passed its gates, without having been beaten by it; 0: only once it has expired",
+    )
     request_timeout_s: int = Field(10, ge=1, description="per request to a tracking server")
     request_retries: int = Field(2, ge=0, description="repeats of a failed tracking request")
     lock_timeout_s: float = Field(30, gt=0, description="wait for another alias change")

@@ -86,19 +86,22 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
 
 def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
     """Move the alias of a version, after reading its gates again from the registry."""
+    from assets.steps.handover import handover_reason
     from registry.aliases import promote_candidate
     from registry.tracking import RunHandle, Tracking
-    from registry.versions import get_version
+    from registry.versions import find_alias, get_version
 
     tracking = Tracking(settings)
     version = get_version(tracking, judged.name, version=judged.version)
     passed = version.tags.get("gates") == "passed" and judged.passed
     reasons = [str(gate["text"]) for gate in judged.gates if not gate["passed"]]
+    standing = find_alias(tracking, judged.name, "champion")
     change = promote_candidate(
         tracking,
         version,
         passed,
         reasons,
+        handover=handover_reason(settings.registry, standing, task.until_ms),
         who=f"dagster:{task.dagster_run_id}",
         allow_failed=task.allow_failed_gates,
     )

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from assets.steps.handover import handover_reason
 from assets.steps.live import Live, champion_of, rows_since
 from assets.steps.record import STAGE_TAG
 from assets.units import Unit, unit_symbols
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 KIND = "review"
 PLANNED = "planned"
 """What stands for the verdict of a review that only says what it would compare."""
+HANDOVER = "handover"
+"""What stands for it where the champion makes way by its age."""
 ALIAS_AFTER = {"better": "champion", "worse": "none"}
 
 
@@ -86,6 +89,9 @@ def _review(
     looks = looks_of(pair.challenger, pair.champion.version)
     if looks and not dry_run and _is_pending(tracking, pair, looks[-1]):
         return _carried_out(settings, tracking, pair, looks[-1], who)
+    aged = handover_reason(settings.registry, pair.champion, clock.now_ms())
+    if aged is not None and _is_younger(pair):
+        return _handed_over(tracking, pair, aged, who, dry_run)
     rows = rows_since(settings, clock, unit, pair.since_ms)
     whole, block = whole_days(rows.ts, _horizon_ms(settings))
     days = len(set(block[whole].tolist()))
@@ -104,6 +110,27 @@ def _review(
     look = _look(settings, pair, len(looks) + 1, rows.subset(whole), clock.now_ms())
     record_look(tracking, pair.challenger, look)
     return _carried_out(settings, tracking, pair, look, who)
+
+
+def _is_younger(pair: _Pair) -> bool:
+    ends = (pair.champion_bundle.meta.data_end_ms, pair.challenger_bundle.meta.data_end_ms)
+    return ends[0] < ends[1]
+
+
+def _handed_over(tracking: Tracking, pair: _Pair, aged: str, who: str, dry_run: bool) -> Live:
+    """Let the challenger take the place of a champion that is about to expire; no look is spent.
+
+    Reviews have not found it worse, or it would be challenger no more.
+    """
+    from registry.aliases import promote
+    from registry.tracking import RunHandle
+
+    if not dry_run:
+        promote(tracking, pair.unit.name, pair.challenger.version, who=who, why=aged)
+        tags = {STAGE_TAG: "promoted", "alias": "champion"}
+        RunHandle(tracking, pair.challenger.run_id).set_tags(tags)
+    alias = "challenger" if dry_run else "champion"
+    return _told(pair, HANDOVER, {"rows": 0, "days": 0, "alias": alias, "text": aged})
 
 
 def _pair_of(settings: Settings, tracking: Tracking, unit: Unit) -> _Pair:

@@ -200,6 +200,34 @@ def test_equals_stay_and_a_look_is_spent_once_per_new_days(
     assert second["days"] > 3
 
 
+def test_a_champion_about_to_expire_makes_way_for_a_younger_equal(
+    house: House, settings: Settings
+) -> None:
+    limits = settings.registry
+    expires = serving.NOW_MS - round(
+        (limits.model_expiry_days - limits.handover_days + 0.1) * MS_PER_DAY
+    )
+    old = house.version("champion", QUIET, data_end_ms=expires).version
+    new = house.version("challenger", QUIET).version
+    clock = open_clock(settings)
+    planned = review_challenger(settings, clock, UNIT, dry_run=True).figures
+    assert (planned["verdict"], house.alias("champion")) == ("handover", old)
+    found = review_challenger(settings, clock, UNIT, who="ann").figures
+    assert (found["verdict"], found["alias"]) == ("handover", "champion")
+    assert (house.alias("champion"), house.alias("previous")) == (new, old)
+    assert "14.1 days old and expires at 21" in history(house.world.tracking, NAME)[0].why
+    version = get_version(house.world.tracking, NAME, version=new)
+    assert looks_of(version, old) == []
+
+
+def test_no_older_challenger_takes_over(house: House, settings: Settings) -> None:
+    old = serving.NOW_MS - 30 * MS_PER_DAY
+    first = house.version("champion", QUIET, data_end_ms=old).version
+    house.version("challenger", QUIET, data_end_ms=old - MS_PER_DAY)
+    review_challenger(settings, open_clock(settings), UNIT)
+    assert house.alias("champion") == first
+
+
 def test_only_bars_new_to_both_are_compared(house: House, settings: Settings) -> None:
     house.version("champion", LOUD, calibrated_end_ms=serving.NOW_MS - 3 * MS_PER_DAY)
     house.version("challenger", QUIET)

@@ -173,6 +173,19 @@ def test_the_first_that_passes_is_champion_the_next_is_challenger(
     assert (stored.gates, stored.tags["gate_reasons"]) == ("passed", '["ECE 0.03 \\u2264 0.05"]')
 
 
+def test_an_aged_champion_makes_way_and_the_record_says_why(
+    tracking: Tracking, register: Register
+) -> None:
+    first, second, third = register(0), register(1), register(2)
+    promote_candidate(tracking, first, True, handover="there is nobody to make way")
+    change = promote_candidate(tracking, second, True, handover="14 days old")
+    assert change is not None
+    assert (change.alias, change.why) == ("champion", "gates passed; 14 days old")
+    assert aliases(tracking) == {"champion": 2, "previous": 1}
+    assert promote_candidate(tracking, third, False, ["bad"], handover="14 days old") is None
+    assert aliases(tracking)["champion"] == 2
+
+
 def test_asking_again_keeps_what_the_version_has(tracking: Tracking, register: Register) -> None:
     first, second = register(0), register(1)
     made = [promote_candidate(tracking, version, True) for version in (first, second)]

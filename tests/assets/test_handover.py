@@ -1,0 +1,33 @@
+"""A champion makes way by its age alone only near its expiry."""
+
+from __future__ import annotations
+
+import pytest
+
+from assets.steps.handover import handover_reason
+from registry.versions import RegisteredVersion
+from tradewind.settings import MS_PER_DAY, RegistrySettings
+
+
+def _champion() -> RegisteredVersion:
+    return RegisteredVersion(
+        "tradewind.lightgbm.POOLED", 3, "run", "digest", "source", 0, tags={"data_end_ms": "0"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("expiry", "handover", "age", "makes_way"),
+    [(21, 7, 13.9, False), (21, 7, 14, True), (21, 7, 90, True), (21, 0, 20.9, False),
+     (21, 0, 21, True), (0, 7, 900, False)],
+)  # fmt: skip
+def test_from_when_on(expiry: float, handover: float, age: float, makes_way: bool) -> None:
+    settings = RegistrySettings(model_expiry_days=expiry, handover_days=handover)
+    why = handover_reason(settings, _champion(), round(age * MS_PER_DAY))
+    assert (why is not None) == makes_way
+    if why is not None:
+        assert "tradewind.lightgbm.POOLED/3" in why
+        assert f"{age:.1f} days" in why
+
+
+def test_where_there_is_no_champion_nobody_makes_way() -> None:
+    assert handover_reason(RegistrySettings(), None, 10**12) is None
