@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -27,8 +28,9 @@ from pipelines.up.mode import choose_mode
 from pipelines.up.parts import Part, Plan, make_plan, write_workspace
 from pipelines.up.state import ProcessState, UpState, log_of, orphans
 from pipelines.up.supervisor import GIVEN_UP, HEALTHY, Supervisor
-from pipelines.up.trading import Told
+from pipelines.up.trading import Told, missing
 from tests.pipelines.conftest import ROOT, command, environment
+from tradewind.client import ServingClient
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger.lease import process_identity
 from tradewind.settings import Settings, load_settings
@@ -503,3 +505,21 @@ def test_a_demo_does_not_remove_what_up_went_on_with(tmp_path: Path) -> None:
         _make_room(tmp_path, "asked", fresh=False)
     _make_room(tmp_path, "asked", fresh=True)
     assert not tmp_path.exists()
+
+
+def test_an_expired_champion_is_named_with_what_brings_a_younger_one(settings: Settings) -> None:
+    detail = "tradewind.lightgbm.POOLED/1 is 22.0 days old, registry.model_expiry_days = 21"
+    error = TradewindError(ErrorCode.MODEL_EXPIRED, detail, "Launch the Dagster job `retrain`")
+
+    class Refusing(ServingClient):
+        def ready(self) -> bool:
+            return False
+
+        def status(self) -> dict[str, Any]:
+            return {"not_ready": error.body()}
+
+    with Refusing("http://127.0.0.1:9") as asked:
+        said = missing(settings, asked)
+    assert said is not None
+    assert said.startswith(f"the champion has expired ({detail}): launch `retrain`")
+    assert "tradewind train" in said
