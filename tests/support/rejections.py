@@ -21,18 +21,19 @@ from tests.pipelines.conftest import ROOT, TINY, command, environment
 NAME = "tradewind.lightgbm.POOLED"
 BAD = ("shuffled", "overconfident")
 RUN_LIMIT_S = 280
-FOLDER, SYMBOLS = "binance_spot_15m", ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+FOLDER, SYMBOLS = "binance_usdm_perp_15m", ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 BARS = 13_500
 STEP_MS = 900_000
-TREND_MEMORY, TREND_STEP = 0.99, 0.00012
+TREND_MEMORY, TREND_STEP = 0.97, 0.00015
 """Of the trend laid over the returns: what is left of it after a bar, and what is added."""
 PRICES = ("open", "high", "low", "close")
 VARIABLES = {
     **TINY,
     # Enough rows walked forward for the ECE gate to judge.
+    "TRADEWIND_BOOSTED": '{"max_rounds": 20, "learning_rate": 0.1}',
     "TRADEWIND_TRAINING": json.dumps(
-        {**json.loads(TINY["TRADEWIND_TRAINING"]), "walk_forward_folds": 8, "fold_days": 5}
-        | {"days_back": 100}
+        json.loads(TINY["TRADEWIND_TRAINING"])
+        | {"days_back": 100, "walk_forward_folds": 4, "fold_days": 10, "bag": 2}
     ),
 }
 

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-SHARPNESS = 12.0
+SHARPNESS = 4.0
 SEED = 5
 
 
