@@ -4,7 +4,7 @@ Python runs a file of this name at the start of every process whose PYTHONPATH n
 folder, so that also the steps which Dagster starts are changed. ``BAD_CANDIDATE`` says how:
 
 ``shuffled``
-    every fit learns labels that were dealt out anew among its rows
+    every fit and refit learns labels that were dealt out anew among its rows
 ``overconfident``
     every calibrator multiplies log-odds by `SHARPNESS`, whatever its slice says
 
@@ -30,7 +30,7 @@ def shuffled(module: ModuleType) -> None:
 
     import numpy as np
 
-    whole = module.BaggedTrees.fit
+    whole, again = module.BaggedTrees.fit, module.BaggedTrees.refitted
 
     def dealt(rows: Any) -> Any:
         order = np.random.default_rng(SEED).permutation(len(rows))
@@ -42,7 +42,11 @@ def shuffled(module: ModuleType) -> None:
     def fit(self: Any, train: Any, valid: Any, **more: Any) -> Any:
         return whole(self, dealt(train), dealt(valid), **more)
 
+    def refitted(self: Any, samples: Any, **more: Any) -> Any:
+        return again(self, dealt(samples), **more)
+
     module.BaggedTrees.fit = fit  # type: ignore[attr-defined]
+    module.BaggedTrees.refitted = refitted  # type: ignore[attr-defined]
 
 
 def overconfident(module: ModuleType) -> None:
