@@ -68,7 +68,7 @@ def learnable_home(data_root: Path, root: Path) -> Path:
 
 
 def _trend(bars: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a drift a bar that comes and goes within a day or so."""
+    """Return a drift a bar that comes and goes within hours."""
     steps = np.random.default_rng(seed).normal(0, TREND_STEP, bars)
     drift = np.empty(bars)
     now = 0.0
