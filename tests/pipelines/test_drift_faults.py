@@ -24,10 +24,9 @@ from pipelines.sensors import REASON_TAG, retrain_when_needed
 from registry.tracking import PARENT_TAG, Tracking
 from tests.support import serving
 from tests.support.trading_day import prediction
-from tradewind.clock import WallClock
 from tradewind.contracts import POOLED
 from tradewind.features import reading
-from tradewind.ledger import PredictionRecord, open_ledger
+from tradewind.ledger import LedgerClock, PredictionRecord, open_ledger
 from tradewind.ledger.clock import set_replay_clock
 from tradewind.market.ingest import run_ingest, store_for
 from tradewind.models import dataset
@@ -58,8 +57,7 @@ def settings(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "TRADEWIND_DATA": str(data_root),
         "TRADEWIND_CLOCK": "replay",
         "TRADEWIND_MARKET": '{"symbols": ["BTCUSDT", "ETHUSDT"]}',
-        "TRADEWIND_TRAINING": f'{{"days_back": {DAYS_BACK}, "bag": 2, "judge_passes": 2,'
-        ' "families": ["lightgbm"]}',
+        "TRADEWIND_TRAINING": f'{{"days_back": {DAYS_BACK}, "bag": 2, "judge_passes": 2}}',
         "TRADEWIND_BOOSTED": '{"max_rounds": 20, "early_stopping_rounds": 10}',
         "TRADEWIND_REGISTRY__MAX_MODEL_AGE_DAYS": "30",
         "TRADEWIND_RETRAIN_TRIGGERS": '{"most_a_week": 9}',
@@ -67,8 +65,9 @@ def settings(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     }.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    run_ingest(settings, WallClock())
     with open_ledger(settings) as ledger:
+        set_replay_clock(ledger, NOW_MS + MS_PER_DAY)
+        run_ingest(settings, LedgerClock(ledger), since_ms=MADE_MS - 2 * DAYS_BACK * MS_PER_DAY)
         set_replay_clock(ledger, NOW_MS)
     data = dataset.build_training_set(settings, store_for(settings), MADE_MS, symbols=SYMBOLS)
     fitted = serving.fit_bundle(settings, data, "lightgbm", POOLED, seed=1)
