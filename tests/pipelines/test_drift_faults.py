@@ -36,9 +36,9 @@ from tradewind.settings import MS_PER_DAY, Settings, load_settings
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.timeout(600)]
 NAME = "tradewind.lightgbm.POOLED"
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-MADE_MS = 1_741_392_000_000  # 2025-03-08: its version sees nothing after
-NOW_MS = MADE_MS + 6 * MS_PER_DAY
-DAYS_BACK = 60
+MADE_MS = 1_747_440_000_000  # 2025-05-17: the version sees nothing after
+NOW_MS = MADE_MS + 5 * MS_PER_DAY
+DAYS_BACK = 120
 
 Fault = Callable[[pl.Expr], pl.Expr]
 FAULTS: list[tuple[str, str, Fault]] = [
@@ -177,12 +177,13 @@ def _answer_the_wrong_way_round(settings: Settings) -> None:
     for symbol in SYMBOLS:
         bars = store_for(settings).read_bars(symbol, "15m", start_ms=MADE_MS, until_ms=NOW_MS)
         close = bars["close"].to_list()
-        said = [
-            prediction(symbol, ts, 0.4 if later > now else 0.6).model_copy(
-                update={"model_version": f"{NAME}/1"}
-            )
-            for ts, now, later in zip(bars["ts"], close, close[16:], strict=False)
-        ]
+        said = []
+        for i, (ts, now, later) in enumerate(zip(bars["ts"], close, close[16:], strict=False)):
+            sure = 0.05 + 0.01 * (i % 10)
+            right = i % 5 == 0
+            p_up = 0.5 + sure if (later > now) == right else 0.5 - sure
+            told = prediction(symbol, ts, p_up)
+            said.append(told.model_copy(update={"model_version": f"{NAME}/1"}))
         with open_ledger(settings) as ledger:
             ledger.record_predictions(
                 [PredictionRecord(p, "champion", 1.0, f"{symbol} {p.bar_ts}") for p in said]
@@ -203,9 +204,9 @@ def _assert_recorded(settings: Settings, desk: Desk, seen: dict[str, Any]) -> No
     names = {Path(item.path).name for item in tracking.client.list_artifacts(
         run.info.run_id, "drift"
     )}  # fmt: skip
-    assert names == {"drift.html", "drift_2025-03-14.html"}
+    assert names == {"drift.html", "drift_2025-05-22.html"}
     assert seen["report"].startswith("http://127.0.0.1:5000/#/experiments/")
-    assert seen["report"].endswith("/artifacts/drift/drift_2025-03-14.html")
+    assert seen["report"].endswith("/artifacts/drift/drift_2025-05-22.html")
     columns = {record.data["column"] for record in seen["by_column"].records}
     assert {"atr_14", "p_up"} <= columns
     assert np.isfinite(seen["over_limit"])
