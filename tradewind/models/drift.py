@@ -190,7 +190,9 @@ def drift_report(
     jumpy = tuple(name for name, ratio in moved.items() if ratio > 1)
     statuses = {name: status_of(value, limits[name]) for name, value in found.items()}
     statuses |= dict.fromkeys((*dead, *jumpy), "alert")
-    worst = max(ratios, key=lambda name: (name in dead, ratios[name]))
+    # A broken feature drives the prediction: it is the feature that has to be looked at.
+    own = {name: statuses[name] == "alert" and name != PREDICTION for name in ratios}
+    worst = max(ratios, key=lambda name: (name in dead, own[name], ratios[name]))
     return DriftReport(
         psi=found,
         limits=limits,
