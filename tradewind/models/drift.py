@@ -30,11 +30,11 @@ class Limits:
 class DriftReport:
     """PSI per column, the prediction among them under ``p_up``; ``rows`` were compared.
 
-        ``raw_status`` is what the bare limits say of the same figures. ``dead`` are features that
-        have stood still for longer than they ever should; they alarm whatever their PSI is.
-        ``jumpy`` are features whose steps from bar to bar are of another size than they ever were
-    . The worst feature is a dead one, else the one highest over its own limit
-        by either.
+    ``raw_status`` is what the bare limits say of the same figures. ``dead`` are features that
+    have been quiet for longer than they ever should; they alarm whatever their PSI is. ``jumpy``
+    are those whose steps from bar to bar are of another size than they ever were. The worst
+    feature is a dead one, else the one highest over its own limit, by level or by steps
+    (``over_limit`` times); the prediction only where no feature alarms.
     """
 
     psi: dict[str, float]
