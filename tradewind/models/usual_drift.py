@@ -115,13 +115,13 @@ def usual_drift(
         None where the history is shorter than four windows.
     """
     end_ms = int(history.ts.max()) - days * MS_PER_DAY + 1
-    if end_ms - int(history.ts.min()) < MIN_LENGTHS * days * MS_PER_DAY:
+    if not long_enough(history.ts, end_ms, days):
         return None
     psi = {
         name: _largest(bins[name], history.ts, history.wide[:, i], end_ms, days)
         for i, name in enumerate(history.wide_names)
     }
-    if end_ms - int(p_ts.min()) >= MIN_LENGTHS * days * MS_PER_DAY:
+    if long_enough(p_ts, end_ms, days):
         psi[prediction] = _largest(bins[prediction], p_ts, p_up, end_ms, days)
     moves = steps_of(history)
     steps = {
@@ -136,6 +136,11 @@ def usual_drift(
         for known in [np.isfinite(moves[:, i])]
     }
     return Usual(days, psi, longest_quiet(history), steps, step_psi)
+
+
+def long_enough(ts: IntArray, end_ms: int, days: int) -> bool:
+    """Tell whether rows from before ``end_ms`` hold enough windows to know what is usual."""
+    return end_ms - int(ts.min()) >= MIN_LENGTHS * days * MS_PER_DAY
 
 
 def _largest(bins: Bins, ts: IntArray, values: FloatArray, end_ms: int, days: int) -> float:
