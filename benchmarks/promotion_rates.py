@@ -2,11 +2,11 @@
 
     python benchmarks/promotion_rates.py [--repeats 100] [--more 1000] [--seed 1]
 
-Three symbols that move together, labels of 16 bars of 15 minutes, half a year. A slow signal
+Three symbols that move together, labels of 16 bars of 15 minutes, 28 weeks. A slow signal
 tilts each label; a version sees it through an error of its own, and says the exact probability
 given what it sees: it is calibrated, and its AUC follows from how much it sees. 84 days are walked
-forward, the last 36 of them are the test slice, and twelve weeks follow, with a look at the end of
-each. Gates and reviews are the product's own functions. Prints one JSON object last.
+forward, the last 36 of them are the test slice, and sixteen weeks follow, with looks after 1, 2, 4,
+8 and 16 of them. Gates and reviews are the product's own functions. Prints one JSON object last.
 
 - equal: as good as the champion, with errors of its own
 - better: an AUC of 0.54 beside 0.51; or as good, beside a champion whose logits are thrice as large
@@ -34,7 +34,12 @@ from tradewind.models.base import FloatArray, IntArray
 from tradewind.models.bootstrap import TimeBootstrap
 from tradewind.models.evaluation import EvaluationReport
 from tradewind.models.gates import check_gates
-from tradewind.models.paired_review import ReviewVerdict, alpha_of_look, paired_review
+from tradewind.models.paired_review import (
+    ReviewVerdict,
+    alpha_of_look,
+    days_for_look,
+    paired_review,
+)
 from tradewind.models.uncertainty import Forecast
 from tradewind.models.walk_forward import OutOfSample
 from tradewind.settings import MS_PER_DAY, Settings
@@ -42,8 +47,10 @@ from tradewind.settings import MS_PER_DAY, Settings
 STEP, HORIZON, SYMBOLS = 900_000, 16, 3
 HORIZON_MS = (HORIZON + 1) * STEP
 A_DAY = MS_PER_DAY // STEP
-WALKED, TEST, WEEKS = 84, 36, 12
-TOLD_WEEKS = (1, 2, 4, 8, 12)
+WALKED, TEST = 84, 36
+LOOKS = (1, 2, 4, 8, 16)
+"""Weeks after which a weekly job finds twice the days of its last look."""
+WEEKS = LOOKS[-1]
 MARKET, SHARED_SIGNAL, SHARED_ERROR = 0.8, 0.8, 0.5
 """Correlations between symbols: of their shocks, of what can be known, of a version's errors."""
 SLOW = 0.95
@@ -128,15 +135,15 @@ def knows_nothing(rng: np.random.Generator, seen: Market) -> FloatArray:
 
 
 def looks(seen: Market, champion: FloatArray, challenger: FloatArray) -> dict[str, bool]:
-    """Review at the end of each week; tell what became of the challenger, by when.
+    """Review as the job does; tell what became of the challenger, by when.
 
     Beside it, what other ways to share the level over looks would have come to: halving it from
     look to look, and not sharing it at all.
     """
     start = WALKED * MS_PER_DAY
     told: dict[str, bool] = {}
-    verdict, halved, unshared = ReviewVerdict.NOT_WORSE, False, False
-    for week in range(1, WEEKS + 1):
+    verdict, halved, unshared, days = ReviewVerdict.NOT_WORSE, False, False, 0
+    for number, week in enumerate(LOOKS, 1):
         rows = (seen.ts >= start) & (seen.ts + HORIZON_MS <= start + week * 7 * MS_PER_DAY)
         found = paired_review(
             seen.ts[rows],
@@ -144,29 +151,32 @@ def looks(seen: Market, champion: FloatArray, challenger: FloatArray) -> dict[st
             challenger[rows],
             seen.y[rows],
             horizon_ms=HORIZON_MS,
-            alpha=alpha_of_look(ALPHA, week),
+            alpha=alpha_of_look(SETTINGS.gates),
             settings=SETTINGS.gates,
         )
+        needed = days_for_look(SETTINGS.gates, number, days)
+        assert needed is not None
+        assert found.days >= needed
         assert found.p_better is not None
+        days = found.days
         if verdict is ReviewVerdict.NOT_WORSE:
             verdict = found.verdict
-        halved |= found.p_better < ALPHA / 2**week
+        halved |= found.p_better < ALPHA / 2**number
         unshared |= found.p_better < ALPHA
-        if week in TOLD_WEEKS:
-            told |= {
-                f"promoted_by_week_{week}": verdict is ReviewVerdict.BETTER,
-                f"withdrawn_by_week_{week}": verdict is ReviewVerdict.WORSE,
-                f"one_look_at_week_{week}": found.p_better < ALPHA,
-                f"halved_level_by_week_{week}": halved,
-                f"unshared_level_by_week_{week}": unshared,
-            }
+        told |= {
+            f"promoted_by_week_{week}": verdict is ReviewVerdict.BETTER,
+            f"withdrawn_by_week_{week}": verdict is ReviewVerdict.WORSE,
+            f"one_look_at_week_{week}": found.p_better < ALPHA,
+            f"halved_level_by_week_{week}": halved,
+            f"unshared_level_by_week_{week}": unshared,
+        }
     return told
 
 
 def bootstrapped(seen: Market, champion: FloatArray, challenger: FloatArray) -> dict[str, bool]:
     """Tell whether a percentile bootstrap of the same level would call it better, in one look."""
     start, won = WALKED * MS_PER_DAY, {}
-    for week in TOLD_WEEKS:
+    for week in LOOKS:
         end = start + week * 7 * MS_PER_DAY
         rows = (seen.ts >= start) & (seen.ts + HORIZON_MS <= end)
         drawn = TimeBootstrap(
@@ -184,7 +194,7 @@ def bootstrapped(seen: Market, champion: FloatArray, challenger: FloatArray) -> 
 
 
 def at_the_gates(seen: Market, champion: FloatArray, candidate: FloatArray) -> dict[str, bool]:
-    """Tell which gates refuse a candidate of the day on which the twelve weeks begin."""
+    """Tell which gates refuse a candidate of the day on which the sixteen weeks begin."""
     end = WALKED * MS_PER_DAY
     known = seen.ts + HORIZON_MS <= end
     test = known & (seen.ts >= end - TEST * MS_PER_DAY)
@@ -292,6 +302,11 @@ def run(seed: int, *, gates: bool) -> tuple[Told, Shown]:
         told["over_confident_auc_052"] = at_the_gates(seen, plain, louder(other))
         told["over_confident_auc_054"] = at_the_gates(seen, plain, louder(good))
         told["shuffled"] |= at_the_gates(seen, plain, nothing)
+    for facts in told.values():
+        if "refused" in facts and "promoted_by_week_1" in facts:
+            facts["through_gates_and_review"] = (
+                not facts["refused"] and facts[f"promoted_by_week_{WEEKS}"]
+            )
     versions = {"auc_052": plain, "auc_051": poor, "auc_054": good, "nothing": nothing}
     versions |= {"auc_052_x3": louder(plain), "auc_054_x3": louder(good)}
     return told, {name: shown(p, seen) for name, p in versions.items()} if gates else {}
@@ -330,7 +345,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    told: dict[str, object] = {"alpha": ALPHA, "weeks": WEEKS, "horizon": HORIZON}
+    told: dict[str, object] = {"alpha": ALPHA, "look_alpha": alpha_of_look(SETTINGS.gates)}
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         for name, count, gates in (("gates", asked.repeats, True), ("reviews", asked.more, False)):
             task = bar.add_task(name, total=count)

@@ -79,12 +79,16 @@ class GateSettings(Section):
         description="chance, over all reviews, that a challenger no better than the champion "
         "takes its place",
     )
+    promotion_looks: int = Field(
+        5, ge=1, description="looks at a challenger that share it; there are no more than these"
+    )
+    promotion_growth: float = Field(
+        2, gt=1, description="days new to both at a look, over those at the look before"
+    )
     promotion_min_rows: int = Field(
         300, ge=30, description="rows new to both that a comparison with the champion needs"
     )
-    promotion_min_days: int = Field(
-        5, ge=3, description="days of such rows that it needs, and between two looks"
-    )
+    promotion_min_days: int = Field(5, ge=3, description="days of such rows that it needs")
 
 
 class LiveMetricSettings(Section):

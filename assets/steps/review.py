@@ -58,8 +58,8 @@ def review_challenger(
 
     ``better`` makes it champion, ``worse`` takes its alias away, anything else leaves both as
     they are. The figures, the verdict and the look it cost are tags of its version and a run
-    nested in its own. Without ``gates.promotion_min_days`` new days since the last look there is
-    no new look: the last one is told again.
+    nested in its own. Until there are ``gates.promotion_growth`` times the days of the last look,
+    and once ``gates.promotion_looks`` are spent, there is no new look: the last is told again.
 
     ``dry_run`` says what would be compared, and neither predicts nor spends a look.
 
@@ -83,7 +83,12 @@ def _review(
     settings: Settings, tracking: Tracking, clock: Clock, unit: Unit, who: str, dry_run: bool
 ) -> Live:
     from registry.reviews import looks_of, record_look
-    from tradewind.models.paired_review import enough, too_few_text, whole_days
+    from tradewind.models.paired_review import (
+        days_for_look,
+        enough,
+        too_few_text,
+        whole_days,
+    )
 
     pair = _pair_of(settings, tracking, unit)
     looks = looks_of(pair.challenger, pair.champion.version)
@@ -94,20 +99,18 @@ def _review(
         return _handed_over(tracking, pair, aged, who, dry_run)
     rows = rows_since(settings, clock, unit, pair.since_ms)
     whole, block = whole_days(rows.ts, _horizon_ms(settings))
-    days = len(set(block[whole].tolist()))
-    new = whole & (block > block[rows.ts <= looks[-1].end_ms].max(initial=-1)) if looks else whole
-    new_days = len(set(block[new].tolist()))
-    due = new_days >= settings.gates.promotion_min_days
-    due = due and enough(settings.gates, int(whole.sum()), days)
-    counts = {"rows": int(whole.sum()), "days": days, "new_days": new_days}
+    count, days, number = int(whole.sum()), len(set(block[whole].tolist())), len(looks) + 1
+    needed = days_for_look(settings.gates, number, looks[-1].days if looks else 0)
+    due = needed is not None and days >= needed and enough(settings.gates, count, days)
+    then: dict[str, Any] = {"days_new_to_both": days, "days_for_next_look": needed}
     if dry_run:
-        return _told(pair, PLANNED, {**counts, "look": len(looks) + 1, "due": due})
+        return _told(pair, PLANNED, {"rows": count, **then, "next_look": number, "due": due})
     if not due and looks:
-        return _told_look(settings, tracking, pair, looks[-1], {"new_days": new_days})
+        return _told_look(settings, tracking, pair, looks[-1], then)
     if not due:
-        text = too_few_text(settings.gates, counts["rows"], days)
-        return _told(pair, "too_few", {**counts, "text": text})
-    look = _look(settings, pair, len(looks) + 1, rows.subset(whole), clock.now_ms())
+        text = too_few_text(settings.gates, count, days)
+        return _told(pair, "too_few", {"rows": count, "days": days, "text": text})
+    look = _look(settings, pair, number, rows.subset(whole), clock.now_ms())
     record_look(tracking, pair.challenger, look)
     return _carried_out(settings, tracking, pair, look, who)
 
@@ -177,7 +180,7 @@ def _look(settings: Settings, pair: _Pair, number: int, rows: Samples, now_ms: i
         challenger_p,
         rows.y_up,
         horizon_ms=_horizon_ms(settings),
-        alpha=alpha_of_look(settings.gates.promotion_alpha, number),
+        alpha=alpha_of_look(settings.gates),
         settings=settings.gates,
     )
     own = classification_metrics(challenger_p, rows.y_up)

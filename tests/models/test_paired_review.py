@@ -13,6 +13,7 @@ from tradewind.models.paired_review import (
     PairedReview,
     ReviewVerdict,
     alpha_of_look,
+    days_for_look,
     paired_review,
     whole_days,
 )
@@ -158,13 +159,12 @@ def test_too_few_rows_or_days_are_not_judged() -> None:
     assert (empty.verdict, empty.rows, empty.days) == (ReviewVerdict.TOO_FEW, 0, 0)
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.floats(0.001, 0.499), st.integers(1, 500))
-def test_looks_share_one_level(alpha: float, looks: int) -> None:
-    shares = [alpha_of_look(alpha, number) for number in range(1, looks + 1)]
-    assert sum(shares) == pytest.approx(alpha * (1 - 1 / (looks + 1)))
-    assert sum(shares) < alpha
-    assert shares == sorted(shares, reverse=True)
+def test_looks_share_one_level_and_come_to_an_end() -> None:
+    rules = GateSettings(promotion_alpha=0.1, promotion_looks=4, promotion_growth=1.5)
+    assert alpha_of_look(rules) * rules.promotion_looks == pytest.approx(0.1)
+    needed = [days_for_look(rules, 1, 0), days_for_look(rules, 2, 7), days_for_look(rules, 4, 40)]
+    assert needed == [rules.promotion_min_days, 11, 60]
+    assert days_for_look(rules, 5, 60) is None
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,3 @@ def test_bad_input_is_named(change: dict[str, object], words: str) -> None:
     with pytest.raises(TradewindError, match=words) as caught:
         _review(ts, **{**sound, **change})  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.code is ErrorCode.BAD_INPUT
-
-
-def test_look_zero_is_refused() -> None:
-    with pytest.raises(TradewindError, match="look = 0"):
-        alpha_of_look(0.05, 0)

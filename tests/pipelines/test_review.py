@@ -132,7 +132,7 @@ def test_a_better_challenger_becomes_champion(house: House, instance: DagsterIns
     assert (found["verdict"], found["alias"], found["look"]) == ("better", "champion", 1)
     assert found["log_loss_minus_champion_high"] < 0
     assert found["log_loss"] < found["log_loss_champion"]
-    assert found["look_alpha"] == 0.025
+    assert found["look_alpha"] == 0.01
     assert (house.alias("champion"), house.alias("previous")) == (new, old)
     assert house.alias("challenger") is None
 
@@ -172,16 +172,15 @@ def test_a_worse_challenger_loses_its_alias(house: House, settings: Settings) ->
     assert get_version(house.world.tracking, NAME, version=new).tags["review"] == "worse"
 
 
-def test_equals_stay_and_a_look_is_spent_once_per_new_days(
-    house: House, settings: Settings
-) -> None:
+def test_equals_stay_and_a_look_needs_twice_the_days(house: House, settings: Settings) -> None:
     old, new = house.pair(QUIET, QUIET)
     clock = house.at(serving.NOW_MS - MS_PER_DAY)
     first = review_challenger(settings, clock, UNIT).figures
     assert (first["verdict"], first["look"]) == ("not_worse", 1)
-    clock = house.at(serving.NOW_MS)
-    again = review_challenger(settings, clock, UNIT).figures
-    assert again == first | {"new_days": 1}
+    assert first["look_alpha"] == 0.01
+    again = review_challenger(settings, house.at(serving.NOW_MS), UNIT).figures
+    days = first["days"]
+    assert again == first | {"days_new_to_both": days + 1, "days_for_next_look": 2 * days}
     version = get_version(house.world.tracking, NAME, version=new)
     (look,) = looks_of(version, old)
     assert look.state == "done"
@@ -189,15 +188,19 @@ def test_equals_stay_and_a_look_is_spent_once_per_new_days(
     runs = house.world.tracking.search(f"tags.version = '{NAME}/{new}' AND tags.kind = 'review'")
     assert len(runs) == 1
 
-    # With days enough between them, the second look has a smaller share of the level.
-    eager = settings.gates.model_copy(update={"promotion_min_days": 3, "promotion_min_rows": 30})
-    quick = settings.model_copy(update={"gates": eager})
-    house.version("challenger", QUIET)
-    clock = house.at(serving.NOW_MS - 4 * MS_PER_DAY)
-    assert review_challenger(quick, clock, UNIT).figures["look_alpha"] == 0.025
-    second = review_challenger(quick, house.at(serving.NOW_MS), UNIT).figures
-    assert (second["look"], second["look_alpha"]) == (2, pytest.approx(0.05 / 6))
-    assert second["days"] > 3
+
+def test_looks_are_counted_and_come_to_an_end(house: House, settings: Settings) -> None:
+    house.pair(QUIET, QUIET)
+    rules = {"promotion_min_days": 3, "promotion_growth": 1.5, "promotion_looks": 2}
+    eager = settings.model_copy(update={"gates": settings.gates.model_copy(update=rules)})
+    shown = [
+        review_challenger(eager, house.at(serving.NOW_MS - back * MS_PER_DAY), UNIT).figures
+        for back in (5, 4, 3, 0)
+    ]
+    assert [found["look"] for found in shown] == [1, 1, 2, 2]
+    assert [found["look_alpha"] for found in shown] == [0.025] * 4
+    assert shown[2]["days"] > shown[0]["days"]
+    assert shown[3]["days_for_next_look"] is None
 
 
 def test_a_champion_about_to_expire_makes_way_for_a_younger_equal(
@@ -248,7 +251,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(house: House) -> None:
     shown = CliRunner().invoke(app, ["review", "--dry-run", "-f", "lightgbm", "--json"])
     assert shown.exit_code == 0, shown.output
     told = json.loads(shown.stdout)[NAME]
-    assert (told["verdict"], told["due"], told["look"]) == ("planned", True, 1)
+    assert (told["verdict"], told["due"], told["next_look"]) == ("planned", True, 1)
     assert "log_loss" not in told
     assert (house.alias("champion"), house.alias("challenger")) == (old, new)
     assert "review" not in get_version(house.world.tracking, NAME, version=new).tags
@@ -295,7 +298,8 @@ def test_what_a_person_took_back_is_not_done_again(
     rollback(tracking, NAME, who="ann", why="loses money")
     promote(tracking, NAME, new, who="ann", why="one more try", to="challenger")
     found = review_challenger(settings, open_clock(settings), UNIT).figures
-    assert (found["verdict"], found["look"], found["new_days"]) == ("better", 1, 0)
+    assert (found["verdict"], found["look"]) == ("better", 1)
+    assert found["days_new_to_both"] == found["days"]
     assert found["alias"] == "challenger"
     assert (house.alias("champion"), house.alias("challenger")) == (old, new)
 

@@ -6,13 +6,15 @@ blocks, and symbols that move together count as one fact a day. The mean is test
 over blocks with Student's t, once for "better" and once for "worse"; a percentile bootstrap of a
 few weeks' blocks would promote equals too often (`benchmarks/promotion_rates.py` measures both).
 
-A challenger is looked at again as bars come in. Each look has its own share of the level, and
-the shares of all looks add up to it: however often equals are reviewed, the chance that one of
-the looks calls the challenger better stays below the level.
+A challenger is looked at again once there are twice as many days, and each look has an equal
+share of the level: however equals fare, the chance that one of the looks calls the challenger
+better stays below the level. Looks at every week would learn little from each other's data and
+leave the late ones, which know most, too small a share to find anything.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,15 +73,19 @@ class PairedReview:
         return {name: value for name, value in named.items() if value is not None}
 
 
-def alpha_of_look(alpha: float, look: int) -> float:
-    """Return the share of ``alpha`` that look 1, 2, … may spend: alpha / (look·(look + 1)).
+def alpha_of_look(settings: GateSettings) -> float:
+    """Return the one-sided level of each look, an equal share of that of all looks together."""
+    return settings.promotion_alpha / settings.promotion_looks
 
-    All shares together are ``alpha``. They fall more slowly than powers of one half, since a
-    later look, which knows more, is the one that has something to find.
+
+def days_for_look(settings: GateSettings, number: int, last_days: int) -> int | None:
+    """Return the days new to both that look ``number`` needs; None when all looks are spent.
+
+    ``last_days`` were compared at the look before; 0 for the first.
     """
-    if look < 1:
-        raise TradewindError(ErrorCode.BAD_INPUT, f"look = {look} is no look", "Count looks from 1")
-    return alpha / (look * (look + 1))
+    if number > settings.promotion_looks:
+        return None
+    return max(settings.promotion_min_days, math.ceil(settings.promotion_growth * last_days))
 
 
 def whole_days(ts: IntArray, horizon_ms: int) -> tuple[BoolArray, IntArray]:
