@@ -9,8 +9,9 @@ forward, the last 36 of them are the test slice, and sixteen weeks follow, with 
 8 and 16 of them. Gates and reviews are the product's own functions. Prints one JSON object last.
 
 - equal: as good as the champion, with errors of its own
-- better: an AUC of 0.54 beside 0.51; or as good, beside a champion whose logits are thrice as large
-- over_confident: logits three times as large, as a candidate at the gates
+- better: an AUC of 0.54 or 0.56 beside 0.51; or as good, beside a champion whose logits are three or
+  five times as large
+- over_confident: logits three or five times as large, as a candidate at the gates
 - shuffled: p_up that varies and knows nothing, as a candidate at the gates
 """
 
@@ -57,8 +58,8 @@ SLOW = 0.95
 """Autocorrelation of signal and errors from bar to bar: a half-life of 3.4 hours."""
 STRENGTH = 0.2
 """Spread of the signal, in standard deviations of a label's shocks."""
-PLAIN, GOOD, POOR = 0.52, 0.54, 0.51
-LOUD = 3.0
+PLAIN, GOOD, POOR, BEST = 0.52, 0.54, 0.51, 0.56
+LOUD, LOUDER = 3.0, 5.0
 SETTINGS = Settings()
 ALPHA = SETTINGS.gates.promotion_alpha
 Told = dict[str, dict[str, bool]]
@@ -123,9 +124,9 @@ def says(rng: np.random.Generator, seen: Market, auc: float) -> FloatArray:
     return p
 
 
-def louder(p: FloatArray) -> FloatArray:
-    """Return p with its logits `LOUD` times as large."""
-    return 1 / (1 + ((1 - p) / p) ** LOUD)
+def louder(p: FloatArray, factor: float = LOUD) -> FloatArray:
+    """Return p with its logits ``factor`` times as large."""
+    return 1 / (1 + ((1 - p) / p) ** factor)
 
 
 def knows_nothing(rng: np.random.Generator, seen: Market) -> FloatArray:
@@ -287,11 +288,14 @@ def run(seed: int, *, gates: bool) -> tuple[Told, Shown]:
     rng = np.random.default_rng(seed)
     seen = market(rng)
     plain, other = says(rng, seen, PLAIN), says(rng, seen, PLAIN)
-    poor, good, nothing = says(rng, seen, POOR), says(rng, seen, GOOD), knows_nothing(rng, seen)
+    poor, good, best = says(rng, seen, POOR), says(rng, seen, GOOD), says(rng, seen, BEST)
+    nothing = knows_nothing(rng, seen)
     told: Told = {
         "equal": looks(seen, plain, other),
         "better_auc_054_beside_051": looks(seen, poor, good),
+        "better_auc_056_beside_051": looks(seen, poor, best),
         "better_beside_logits_x3": looks(seen, louder(plain), other),
+        "better_beside_logits_x5": looks(seen, louder(plain, LOUDER), other),
         "shuffled": looks(seen, plain, nothing),
     }
     if not gates:
@@ -301,6 +305,8 @@ def run(seed: int, *, gates: bool) -> tuple[Told, Shown]:
         told["better_auc_054_beside_051"] |= at_the_gates(seen, poor, good)
         told["over_confident_auc_052"] = at_the_gates(seen, plain, louder(other))
         told["over_confident_auc_054"] = at_the_gates(seen, plain, louder(good))
+        told["over_confident_auc_054_x5"] = at_the_gates(seen, plain, louder(good, LOUDER))
+        told["better_auc_056_beside_051"] |= at_the_gates(seen, poor, best)
         told["shuffled"] |= at_the_gates(seen, plain, nothing)
     for facts in told.values():
         if "refused" in facts and "promoted_by_week_1" in facts:
@@ -308,7 +314,8 @@ def run(seed: int, *, gates: bool) -> tuple[Told, Shown]:
                 not facts["refused"] and facts[f"promoted_by_week_{WEEKS}"]
             )
     versions = {"auc_052": plain, "auc_051": poor, "auc_054": good, "nothing": nothing}
-    versions |= {"auc_052_x3": louder(plain), "auc_054_x3": louder(good)}
+    versions |= {"auc_056": best, "auc_052_x3": louder(plain), "auc_054_x3": louder(good)}
+    versions |= {"auc_052_x5": louder(plain, LOUDER), "auc_054_x5": louder(good, LOUDER)}
     return told, {name: shown(p, seen) for name, p in versions.items()} if gates else {}
 
 
