@@ -9,8 +9,8 @@ forward, the last 36 of them are the test slice, and sixteen weeks follow, with 
 8 and 16 of them. Gates and reviews are the product's own functions. Prints one JSON object last.
 
 - equal: as good as the champion, with errors of its own
-- better: an AUC of 0.54 or 0.56 beside 0.51; or as good, beside a champion whose logits are three or
-  five times as large
+- better: an AUC of 0.54 or 0.56 beside 0.51; or as good, beside a champion whose logits are three
+  or five times as large
 - over_confident: logits three or five times as large, as a candidate at the gates
 - shuffled: p_up that varies and knows nothing, as a candidate at the gates
 """
@@ -87,8 +87,8 @@ def together(rng: np.random.Generator, bars: int, shared: float) -> FloatArray:
 def slow(rng: np.random.Generator, bars: int, shared: float) -> FloatArray:
     """Return the same, remembered from bar to bar."""
     shocks = together(rng, bars + 200, shared)
-    remembered: FloatArray = lfilter([np.sqrt(1 - SLOW**2)], [1, -SLOW], shocks, axis=0)[200:]
-    return remembered
+    remembered = lfilter([np.sqrt(1 - SLOW**2)], [1, -SLOW], shocks, axis=0)
+    return np.asarray(remembered, dtype=np.float64)[200:]
 
 
 def market(rng: np.random.Generator) -> Market:
