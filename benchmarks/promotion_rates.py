@@ -81,7 +81,7 @@ class Market:
 def together(rng: np.random.Generator, bars: int, shared: float) -> FloatArray:
     """Return unit shocks of shape (bars, symbols) with a correlation."""
     own, common = rng.normal(size=(bars, SYMBOLS)), rng.normal(size=(bars, 1))
-    return np.sqrt(1 - shared) * own + np.sqrt(shared) * common
+    return np.asarray(np.sqrt(1 - shared) * own + np.sqrt(shared) * common, dtype=np.float64)
 
 
 def slow(rng: np.random.Generator, bars: int, shared: float) -> FloatArray:

@@ -169,8 +169,10 @@ def _champion(
         )
     new = rows.ts >= unfitted_from_ms
     days = len(np.unique(rows.ts[new] // MS_PER_DAY))
-    left = f"{int(new.sum())} of {len(rows)} test rows, on {days} days, that the champion was "
-    left += "neither fitted nor calibrated on"
+    left = (
+        f"{int(new.sum())} of {len(rows)} test rows, of {days} day{'' if days == 1 else 's'}, "
+        "that the champion was neither fitted nor calibrated on"
+    )
     gates = settings.gates
     if new.sum() < gates.promotion_min_rows or days < gates.promotion_min_days:
         return Gate(
