@@ -6,6 +6,7 @@ shadow desk again for the challengers.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,23 +22,38 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.settings import RangeSettings, ServingSettings
 
+log = logging.getLogger("tradewind.serving")
+
 
 @dataclass(frozen=True)
 class Ready:
-    """An ask whose features and models are there."""
+    """An ask whose features and models are there.
+
+    ``served_by`` is the alias that answers; where that is the canary, ``instead`` has the
+    champions, who answer if it fails.
+    """
 
     ask: Ask
     row: FeatureRow
     decision_id: str
+    served_by: str
     members: Mapping[str, LoadedModel]
     missing: tuple[str, ...] = ()
     silent: Mapping[str, LoadedModel] = field(default_factory=dict)
     disabled: tuple[DisabledMember, ...] = ()
+    instead: Ready | None = None
 
     @property
     def asked(self) -> Mapping[str, LoadedModel]:
         """Return every model whose forecast is wanted, those of disabled members too."""
         return {**self.members, **self.silent}
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Return the families whose model is not the one that stands by."""
+        if self.instead is None:
+            return ()
+        return tuple(f for f, model in self.members.items() if self.instead.members[f] != model)
 
     @property
     def item(self) -> Item:
@@ -87,7 +103,7 @@ def answer_of(
         feature_version=row.feature_version,
         features_fingerprint=row.fingerprint,
         decision_id=ready.decision_id,
-        served_by=question.alias,
+        served_by=ready.served_by,
         **values,
     )
 
@@ -109,6 +125,9 @@ def forward(ready: Sequence[Ready], n_samples: int, ranges: RangeSettings) -> Fo
             )
         except TradewindError as error:
             forecasts = [_alone(model, item, n_samples, error) for item in rows.values()]
+        except Exception as error:
+            log.exception("%s failed on %d rows", version, len(rows))
+            forecasts = [_broken(version, error)] * len(rows)
         elapsed_ms = (time.perf_counter() - started) * 1000
         found |= {
             (version, key): _within(_timed(value, elapsed_ms), version, ranges)
@@ -149,6 +168,15 @@ def _alone(
         return model.forecast([item], n_samples)[0]
     except TradewindError as error:
         return error
+
+
+def _broken(version: str, error: Exception) -> TradewindError:
+    """Return what is said of a version with a fault of its own: it is that version's alone."""
+    return TradewindError(
+        ErrorCode.MODEL_UNUSABLE,
+        f"{version} failed: {type(error).__name__}: {error}",
+        "Roll back with the Dagster job `rollback`, or train again",
+    )
 
 
 def key_of(entry: Ready) -> str:

@@ -99,6 +99,7 @@ class ServingMetrics:
             "out_of_range", "Answers on an input outside the training range", "symbol"
         )
         self.shadow = counter("shadow", "Challenger answers asked for", "symbol", "outcome")
+        self.canary = counter("canary", "Decisions that fell to a canary", "symbol", "outcome")
         self.swaps = counter("model_swaps", "Versions swapped in", "name", "alias")
         self.load_failures = counter(
             "model_load_failures", "Versions that could not be loaded", "name", "alias"
@@ -142,6 +143,10 @@ class ServingMetrics:
     def shadowed(self, symbol: str, outcome: str) -> None:
         """Count a challenger that gave no answer: failed, or dropped for want of room."""
         self.shadow.labels(symbol, outcome).inc()
+
+    def canaried(self, symbol: str, outcome: str) -> None:
+        """Count a decision that fell to a canary: answered by it, or, as it failed, not."""
+        self.canary.labels(symbol, outcome).inc()
 
     def voted(self, prediction: Prediction) -> None:
         """Show how many members an ensemble's answer rests on, and count those of one."""

@@ -18,7 +18,7 @@ from registry import versions
 from serving.expiry import Expiry
 from serving.loaded import LoadedModel
 from serving.member_table import MemberTable, told
-from tradewind.contracts import POOLED, registered_name
+from tradewind.contracts import CANARY, POOLED, registered_name
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger.members import MemberState
 from tradewind.settings import Settings
@@ -30,7 +30,7 @@ log = logging.getLogger("tradewind.serving")
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-SERVED_ALIASES = (CHAMPION, CHALLENGER)
+SERVED_ALIASES = (CHAMPION, CHALLENGER, CANARY)
 
 Slot = tuple[str, str]
 """Registered name and alias."""

@@ -7,6 +7,7 @@ each model in one batched forward; what is wrong with one symbol does not touch 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from serving.answering import Forecasts, Ready, answer_of, forward
+from serving.canary import drawn, with_canary
 from serving.expiry import Expiry
 from serving.live_view import LiveView
 from serving.members import Chosen, choose
@@ -30,6 +32,8 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.samples import FeatureRow
 from tradewind.ledger.records import PredictionRecord, Role
 from tradewind.settings import Settings
+
+log = logging.getLogger("tradewind.serving")
 
 Answer = Prediction | Problem
 
@@ -100,15 +104,25 @@ class Predictor:
             return Problem(ask.symbol, error)
         if ask.window is not None:
             row = _with_window(row, ask.window)
-        return Ready(
+        ready = Ready(
             ask,
             row,
             self._decision_id(ask, row),
+            question.alias,
             chosen.members,
             chosen.missing,
             chosen.silent,
             chosen.disabled,
         )
+        return self._canary(snapshot, expiry, ready) or ready
+
+    def _canary(self, snapshot: Snapshot, expiry: Expiry, ready: Ready) -> Ready | None:
+        """Return the canary's part where the decision falls to it; other aliases have none."""
+        if ready.served_by != CHAMPION or ready.ask.window is not None:
+            return None
+        if not drawn(ready.decision_id, self._settings.serving.canary_share):
+            return None
+        return with_canary(snapshot, expiry, ready)
 
     def _check_known(self, symbol: str) -> None:
         known = self._settings.market.symbols
@@ -150,10 +164,30 @@ class Predictor:
         raise unavailable(snapshot, family, symbol)
 
     def _answer(self, question: Question, ready: Ready, forecasts: Forecasts) -> Answer:
+        """Return the answer; where a canary failed, the champions'."""
+        serving, symbol = self._settings.serving, ready.ask.symbol
         try:
-            return answer_of(self._settings.serving, question, ready, forecasts)
+            found = answer_of(serving, question, ready, forecasts)
         except TradewindError as error:
-            return Problem(ready.ask.symbol, error)
+            if ready.instead is None:
+                return Problem(symbol, error)
+            return self._champions(question, ready.instead, error)
+        if ready.instead is None:
+            return found
+        if not _spoke(ready, found):
+            failed = TradewindError(ErrorCode.MODEL_UNUSABLE, "the canary gave no forecast", "")
+            return self._champions(question, ready.instead, failed)
+        self._metrics.canaried(symbol, "answered")
+        return found
+
+    def _champions(self, question: Question, ready: Ready, error: TradewindError) -> Answer:
+        """Answer what a canary could not: it costs a forward, never the answer."""
+        log.warning(
+            "a canary did not answer for %s, its champion does: %s", ready.ask.symbol, error
+        )
+        self._metrics.canaried(ready.ask.symbol, "failed")
+        forecasts = forward([ready], question.n_samples, self._settings.serving.ranges)
+        return self._answer(question, ready, forecasts)
 
     def _decision_id(self, ask: Ask, row: FeatureRow) -> str:
         """Return the decision that the answer belongs to; a caller's own window has none."""
@@ -186,6 +220,11 @@ class Predictor:
             role: Role = "shadow" if shadow else "champion"
             records.append(PredictionRecord(answer, role, latency_ms, request_id))
         self._log.put(records)
+
+
+def _spoke(ready: Ready, answer: Prediction) -> bool:
+    """Tell whether the canary is in the answer: an ensemble leaves out a member that failed."""
+    return not set(answer.failed_members) & set(ready.changed)
 
 
 def _with_window(row: FeatureRow, window: np.ndarray[Any, Any]) -> FeatureRow:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from serving.answering import Forecasts, Ready, answer_of, forward
+from serving.answering import Forecasts, Ready, answer_of, forward, key_of
 from serving.expiry import Expiry
 from serving.loaded import LoadedModel
 from serving.metrics import ServingMetrics
@@ -95,7 +95,8 @@ class ShadowDesk:
         if not self._settings.shadow or question.alias != CHAMPION:
             return
         for ready in answered:
-            for job in self._challengers(snapshot, expiry, question, ready, forecasts):
+            champions = ready.instead or ready
+            for job in self._challengers(snapshot, expiry, question, champions, forecasts):
                 if self._remember(job.key):
                     self._put(job)
 
@@ -168,10 +169,13 @@ class ShadowDesk:
 
     def _record(self, job: Job, started: float) -> PredictionRecord:
         """Return the answer as it would have been with the challenger in its family's place."""
-        alone = replace(job.ready, members={job.family: job.model}, silent={}, missing=())
-        own = forward([alone], job.question.n_samples, self._settings.ranges)
-        ready = replace(job.ready, members={**job.ready.members, job.family: job.model})
+        members = {**job.ready.members, job.family: job.model}
+        ready = replace(job.ready, members=members, served_by=CHALLENGER)
+        known, key = dict(job.forecasts), key_of(ready)
+        new = {f: model for f, model in members.items() if (model.model_version, key) not in known}
+        own = replace(ready, members=new, silent={})
+        known |= forward([own], job.question.n_samples, self._settings.ranges)
         question = replace(job.question, alias=CHALLENGER)
-        prediction = answer_of(self._settings, question, ready, {**job.forecasts, **own})
+        prediction = answer_of(self._settings, question, ready, known)
         latency_ms = (time.perf_counter() - started) * 1000
         return PredictionRecord(prediction, "shadow", latency_ms, uuid.uuid4().hex)

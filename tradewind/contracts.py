@@ -150,6 +150,10 @@ class DisabledMember(Value):
     who: str
 
 
+CANARY = "canary"
+"""Alias of the version on trial, which answers a share of the decisions under a cap of its own."""
+
+
 class Prediction(Value):
     """The answer of serving for one symbol and bar.
 

@@ -223,6 +223,9 @@ class ServingSettings(Section):
     log_queue: int = Field(10_000, ge=1)
     threads: int = Field(8, ge=1, description="threads of BentoML's own API")
     shadow: bool = Field(True, description="challengers answer too, off the reply path")
+    canary_share: Fraction = Field(
+        0.10, description="share of decisions that the canary answers, where there is one"
+    )
     shadow_queue: int = Field(
         1000, ge=1, description="challengers' answers that may wait, decisions remembered"
     )
@@ -308,6 +311,9 @@ class RiskSettings(Section):
     leverage_cap: Decimal = Decimal(3)
     max_order_notional: Decimal = Decimal(100_000)
     symbol_exposure: Fraction = Field(0.5, description="notional of one symbol over equity")
+    canary_exposure: Fraction = Field(
+        0.02, description="notional of one decision that a canary answered, over equity"
+    )
     total_exposure: float = Field(1.5, gt=0, description="total notional over equity")
     max_orders_per_minute: int = Field(60, ge=1)
     min_notional: Decimal = Decimal(5)

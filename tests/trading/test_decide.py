@@ -364,6 +364,16 @@ def test_the_room_left_under_the_total_exposure_cuts_the_size() -> None:
     assert any("total exposure, cuts the notional to 100" in r.text for r in decision.reasons)
 
 
+def test_a_canary_s_decision_has_a_small_cap_of_its_own() -> None:
+    # 0.02 of 10,000 is 200; the champion's decision is as ever
+    canary = run_decide(SETTINGS, prediction=prediction(served_by="canary"))
+    usual = run_decide(SETTINGS)
+    assert any("canary exposure, cuts the notional to 200" in r.text for r in canary.reasons)
+    assert canary.orders[0].quantity == Decimal("0.002")
+    assert usual.orders[0].quantity > canary.orders[0].quantity
+    assert not any("canary" in r.text for r in usual.reasons if r.step == "limits")
+
+
 def test_leverage_stays_under_the_cap() -> None:
     decision = run_decide(with_risk(leverage_cap=Decimal(2)))
     assert {order.leverage for order in decision.orders} == {Decimal(2)}

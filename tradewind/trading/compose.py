@@ -139,11 +139,13 @@ def _limits_step(
     portfolio: PortfolioView,
     leverage: Decimal,
     notional: Decimal,
+    *,
+    canary: bool,
 ) -> tuple[Decimal, Reason]:
     risk, equity = settings.risk, portfolio.equity
     used_margin = portfolio.exposure / leverage
     free_margin = min(portfolio.cash, equity) - used_margin
-    rooms = (
+    rooms = [
         (risk.max_order_notional, RefusalCode.ORDER_NOTIONAL, "order notional"),
         (
             dec(risk.symbol_exposure) * equity - portfolio.exposure_of(symbol),
@@ -161,7 +163,10 @@ def _limits_step(
             RefusalCode.NO_MARGIN,
             "free margin",
         ),
-    )
+    ]
+    if canary:  # a version on trial: its cap is on its own decisions only
+        cap = dec(risk.canary_exposure) * equity
+        rooms.append((cap, RefusalCode.EXPOSURE, "canary exposure"))
     room, code, name = min(rooms, key=lambda r: r[0])
     figures: dict[str, float | str] = {"limit_notional": figure(room), "limit_name": name}
     if room <= 0:
@@ -183,8 +188,12 @@ def compose(
     portfolio: PortfolioView,
     record: SymbolRecord,
     assessment: RiskAssessment,
+    canary: bool = False,
 ) -> Composition:
-    """Return the size of an entry; nothing after this changes a quantity."""
+    """Return the size of an entry; nothing after this changes a quantity.
+
+    ``canary``: the forecast is a canary version's, which has a small cap of its own.
+    """
     plan = base_plan(settings, market, portfolio, record, side=side, p_up=p_up)
     leverage, price = plan.leverage, dec(market.price)
     steps = [
@@ -218,7 +227,9 @@ def compose(
     notional, kelly_step = _kelly_step(settings, record, portfolio, notional)
     steps.append(kelly_step)
     if kelly_step.code is None:
-        notional, limits = _limits_step(settings, market.symbol, portfolio, leverage, notional)
+        notional, limits = _limits_step(
+            settings, market.symbol, portfolio, leverage, notional, canary=canary
+        )
         steps.append(limits)
     refused = any(step.code is not None for step in steps)
     quantity = Decimal(0) if refused else round_down(notional / price, settings.risk.quantity_step)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tradewind.contracts import (
+    CANARY,
     Action,
     Decision,
     Leg,
@@ -231,6 +232,7 @@ def _size(
         portfolio=candidate.portfolio,
         record=candidate.record,
         assessment=candidate.assessment,
+        canary=candidate.prediction.served_by == CANARY,
     )
     for step in sized.steps:
         story.tell(step)
