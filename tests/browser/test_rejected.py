@@ -52,6 +52,7 @@ def test_the_reasons_stand_on_both_pages(pages: Pages, page: Page) -> None:
     text = journeys.open_version(page, pages.mlflow, NAME, pages.versions["overconfident"])
     assert "gate_reasons" in text
     assert re.search(r"ECE 0\.\d+ on \d+ walk-forward rows", text), text
+    page.show("//*[normalize-space(text())='Gates failed']")
     page.picture("mlflow-rejected")
 
     journeys.open_checks(page, pages.dagster, ASSET)
