@@ -23,8 +23,8 @@ def with_canary(snapshot: Snapshot, expiry: Expiry, ready: Ready) -> Ready | Non
     Of several canaries the first in the order of the members answers: a verdict is of one
     version. The champions stand by in ``instead``.
     """
-    for family in ready.members:
-        model = snapshot.resolve(family, ready.ask.symbol, CANARY)
+    for family, champion in ready.members.items():
+        model = snapshot.beside(champion, ready.ask.symbol, CANARY)
         if model is not None and not expiry.expired(model):
             members = {**ready.members, family: model}
             return replace(ready, members=members, served_by=CANARY, instead=ready)

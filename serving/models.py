@@ -87,6 +87,15 @@ class Snapshot:
         slot = self.slot(family, symbol, alias)
         return self.models.get(slot) if slot else None
 
+    def beside(self, model: LoadedModel, symbol: str, alias: str) -> LoadedModel | None:
+        """Return the version under ``alias`` that as champion would take the place of ``model``.
+
+        A pooled one would not where the symbol has a champion of its own.
+        """
+        family, key = model.registered.family, model.registered.key
+        found = self.resolve(family, symbol, alias)
+        return None if found is None or found.registered.key not in (symbol, key) else found
+
     def slot(self, family: str, symbol: str, alias: str = CHAMPION) -> Slot | None:
         """Return the slot that answers for ``symbol``, loaded or still wanted."""
         for key in (symbol, POOLED):

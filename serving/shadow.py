@@ -117,8 +117,8 @@ class ShadowDesk:
         if not ready.decision_id or ready.ask.window is not None:
             return []
         found = []
-        for family in ready.members:
-            model = snapshot.resolve(family, ready.ask.symbol, CHALLENGER)
+        for family, champion in ready.members.items():
+            model = snapshot.beside(champion, ready.ask.symbol, CHALLENGER)
             if model is not None and not expiry.expired(model):
                 found.append(Job(question, ready, family, model, forecasts))
         return found

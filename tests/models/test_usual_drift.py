@@ -162,6 +162,23 @@ def test_a_short_history_has_no_range(market: Samples) -> None:
         assert (_version(rows, np.full(len(rows), 0.5)).usual is not None) == known
 
 
+def test_a_feature_collected_lately_has_no_range_of_steps(market: Samples) -> None:
+    rows = market.subset(np.arange(40 * DAY))
+    wide = rows.wide.copy()
+    wide[: 30 * DAY, 0] = np.nan
+    young = replace(rows, wide=wide)
+    calib = np.arange(25 * DAY, 32 * DAY)
+    p = np.full(len(young), 0.5)
+    fitted = Reference.fit(young.wide[calib], NAMES, p[calib])
+    usual = usual_drift(
+        fitted.bins, young, calib, days=7, p_ts=young.ts, p_up=p, prediction=PREDICTION
+    )
+    assert usual is not None
+    assert set(usual.steps) == set(usual.step_psi) == set(NAMES[1:])
+    found = _look(replace(fitted, usual=usual), young.subset(np.arange(33 * DAY, 40 * DAY)))
+    assert set(found.limits) == {*NAMES, PREDICTION}
+
+
 def test_it_survives_json(reference: Reference) -> None:
     assert Reference.from_json(json.loads(json.dumps(reference.to_json()))) == reference
 

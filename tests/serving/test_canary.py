@@ -109,6 +109,32 @@ def test_where_it_fails_the_champion_answers(
     assert (counted(served, "failed"), counted(served, "answered")) == (1, 0)
 
 
+def test_a_pooled_version_tries_nothing_where_the_symbol_has_its_own_champion(
+    make_world: Callable[..., World], bundles: dict[str, ModelBundle]
+) -> None:
+    """As champion it would not answer there either: what it wins or loses would not be its own."""
+    world = make_world()
+    own = bundles["btc"]
+    pooled = dataclasses.replace(own, meta=own.meta.model_copy(update={"key": "POOLED"}))
+    world.point(world.register(own))
+    for alias in ("champion", CANARY, "challenger"):
+        world.point(world.register(pooled), alias)
+    runtime = Runtime(world.settings, CollectorRegistry())
+    runtime.table.refresh()
+    set_replay_clock(runtime.ledger, NOW_MS)
+    question = Question(Kind.LIGHTGBM, 20)
+    said = [runtime.predictor.ask_one(question, Ask(s, OURS)) for s in ("BTCUSDT", "ETHUSDT")]
+    assert [item.model_version for item in said] == [
+        "tradewind.lightgbm.BTCUSDT/1",
+        "tradewind.lightgbm.POOLED/2",
+    ]
+    runtime.shadow.drain()
+    runtime.log.flush()
+    logged = runtime.ledger.predictions()
+    shadows = logged.filter(logged["role"] == "shadow")
+    assert shadows["symbol"].to_list() == ["ETHUSDT"]
+
+
 def test_a_share_of_nothing_is_no_canary(served: Runtime) -> None:
     none = served.settings.serving.model_copy(update={"canary_share": 0.0})
     served.predictor._settings = served.settings.model_copy(update={"serving": none})

@@ -128,6 +128,8 @@ def usual_drift(
         name: Bins.fit(_finite(moves[compared, i]), PSI_BINS)
         for i, name in enumerate(history.wide_names)
         if len(_finite(moves[compared, i]))
+        # A feature that began to be collected lately has no windows of steps yet.
+        and long_enough(history.ts[np.isfinite(moves[:, i])], end_ms, days)
     }
     step_psi = {
         name: _largest(steps[name], history.ts[known], moves[known, i], end_ms, days)
