@@ -49,9 +49,6 @@ STEP, HORIZON, SYMBOLS = 900_000, 16, 3
 HORIZON_MS = (HORIZON + 1) * STEP
 A_DAY = MS_PER_DAY // STEP
 WALKED, TEST = 84, 36
-LOOKS = (1, 2, 4, 8, 16)
-"""Weeks after which a weekly job finds twice the days of its last look."""
-WEEKS = LOOKS[-1]
 MARKET, SHARED_SIGNAL, SHARED_ERROR = 0.8, 0.8, 0.5
 """Correlations between symbols: of their shocks, of what can be known, of a version's errors."""
 SLOW = 0.95
@@ -61,6 +58,9 @@ STRENGTH = 0.2
 PLAIN, GOOD, POOR, BEST = 0.52, 0.54, 0.51, 0.56
 LOUD, LOUDER = 3.0, 5.0
 SETTINGS = Settings()
+LOOKS = (1, 2, 4, 8, 16)[: SETTINGS.gates.promotion_looks]
+"""Weeks after which a challenger is looked at; TRADEWIND_GATES__PROMOTION_LOOKS=5 for all."""
+WEEKS = LOOKS[-1]
 ALPHA = SETTINGS.gates.promotion_alpha
 Told = dict[str, dict[str, bool]]
 Shown = dict[str, dict[str, float]]

@@ -1,9 +1,9 @@
 """Weeks of the schedule `retrain_weekly` on real bars, as they would have gone.
 
 The replay clock is put on each Sunday midnight; bars are ingested up to it, the schedule's own
-tick is evaluated and what it asks for is launched; then the challenger is reviewed, and at the
-next midnight the champion is judged on the week that followed. The home is kept: a run that was
-stopped goes on with its next week. Prints a table and ONE JSON object; writes a picture.
+tick is evaluated and what it asks for is launched. On the Saturday after, 18:00, the same is done
+with `review_weekly`, and the champion is judged on all bars since its data. The home is kept: a run
+that was stopped goes on with its next week. Prints a table and ONE JSON object; writes a picture.
 
     TRADEWIND_DATA=... python benchmarks/weekly_retrains.py --home var/weeks --weeks 8
 """
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from assets.units import Unit
     from pipelines.launch import Finished
 
-SCHEDULE = "retrain_weekly"
-REVIEW = "review_challengers"
+RETRAIN, REVIEW = "retrain_weekly", "review_weekly"
+SATURDAY = 6 * MS_PER_DAY + 18 * 3_600_000
+"""From a Sunday midnight to the review of what it brought."""
 LAST_SUNDAY = "2026-04-26"
 FILE = "weeks.json"
 
@@ -51,12 +52,13 @@ def main() -> None:
     sundays = [last - 7 * MS_PER_DAY * k for k in reversed(range(asked.weeks))]
     for number, sunday in enumerate(sundays[len(known) :], len(known) + 1):
         console.rule(f"week {number} of {asked.weeks}: {utc_text(sunday, DAY)}")
-        if known:
-            known[-1]["after"] = _afterwards(settings, sunday)
-        known.append(_week(settings, console, sunday))
+        if known and "after" not in known[-1]:
+            known[-1] |= _saturday(settings, console, sunday - 7 * MS_PER_DAY + SATURDAY)
+            write_json(file, known)
+        known.append(_sunday(settings, console, sunday))
         write_json(file, known)
     if "after" not in known[-1]:
-        known[-1]["after"] = _afterwards(settings, min(last + 7 * MS_PER_DAY, asked.end))
+        known[-1] |= _saturday(settings, console, min(last + SATURDAY, asked.end))
         write_json(file, known)
     picture = _picture(settings, known, settings.home / "weeks.png")
     _print(console, known)
@@ -84,60 +86,75 @@ def _units(settings: Settings) -> list[Unit]:
     return plan_units(settings, (), ())
 
 
-def _week(settings: Settings, console: Console, sunday: int) -> dict[str, Any]:
+def _sunday(settings: Settings, console: Console, sunday: int) -> dict[str, Any]:
     """Do what the platform does on a Sunday, and return what came of it."""
-    from pipelines.launch import ingest_symbols, open_instance
-    from tradewind.ledger import open_ledger, set_replay_clock
-
-    with open_ledger(settings) as ledger:
-        set_replay_clock(ledger, sunday)
-    instance = open_instance(settings)
-    ingest_symbols(settings, instance, console)
+    instance = _at(settings, console, sunday)
     before = {unit.name: _sequence(settings, unit) for unit in _units(settings)}
-    runs = [_launch(instance, job, config, tags) for job, config, tags in _tick(instance, sunday)]
-    from pipelines.launch import launch
-
-    reviewed = launch(instance, REVIEW)
+    runs = _scheduled(instance, RETRAIN, sunday)
     return {
         "sunday": utc_text(sunday, DAY),
         "asked": len(runs),
-        "success": all(run.success for run in runs),
-        "review": [reviewed.run_id, *reviewed.errors],
         "units": {unit.name: _unit(settings, unit, before[unit.name]) for unit in _units(settings)},
     }
 
 
-def _tick(instance: DagsterInstance, sunday: int) -> list[tuple[str, Any, Any]]:
-    """Return what the schedule asks for at that moment: job, configuration, tags."""
+def _saturday(settings: Settings, console: Console, saturday: int) -> dict[str, Any]:
+    """Review the challengers and judge the champions on the bars since their data."""
+    instance = _at(settings, console, saturday)
+    after = _champions(settings, saturday)
+    before = {unit.name: _sequence(settings, unit) for unit in _units(settings)}
+    runs = _scheduled(instance, REVIEW, saturday, strict=False)
+    moves = {unit.name: _moves(settings, unit, before[unit.name]) for unit in _units(settings)}
+    said = [error for run in runs for error in run.errors]
+    return {"after": after, "review": said, "review_moves": moves}
+
+
+def _at(settings: Settings, console: Console, now_ms: int) -> DagsterInstance:
+    """Put the market's clock on a moment, and ingest what has closed by then."""
+    from pipelines.launch import ingest_symbols, open_instance
+    from tradewind.ledger import open_ledger, set_replay_clock
+
+    with open_ledger(settings) as ledger:
+        set_replay_clock(ledger, now_ms)
+    instance = open_instance(settings)
+    ingest_symbols(settings, instance, console)
+    return instance
+
+
+def _scheduled(
+    instance: DagsterInstance, name: str, moment_ms: int, *, strict: bool = True
+) -> list[Finished]:
+    """Launch what a schedule asks for at that moment; ``strict``: a run that fails ends it all."""
     from dagster import build_schedule_context
 
     from pipelines.definitions import defs
-
-    repository = defs.get_repository_def()
-    schedule = repository.get_schedule_def(SCHEDULE)
-    moment = dt.datetime.fromtimestamp(sunday / 1000, dt.UTC)
-    context = build_schedule_context(
-        instance=instance, scheduled_execution_time=moment, repository_def=repository
-    )
-    tick = schedule.evaluate_tick(context)
-    name = {"dagster/schedule_name": SCHEDULE}
-    return [
-        (schedule.job_name, request.run_config, {**request.tags, **name})
-        for request in tick.run_requests or []
-    ]
-
-
-def _launch(instance: DagsterInstance, job: str, config: Any, tags: Any) -> Finished:
     from pipelines.launch import launch
 
-    finished = launch(instance, job, run_config=config, tags=tags)
-    if not finished.success:
+    repository = defs.get_repository_def()
+    schedule = repository.get_schedule_def(name)
+    context = build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=dt.datetime.fromtimestamp(moment_ms / 1000, dt.UTC),
+        repository_def=repository,
+    )
+    tags = {"dagster/schedule_name": name}
+    runs = [
+        launch(
+            instance,
+            schedule.job_name,
+            run_config=request.run_config,
+            tags={**request.tags, **tags},
+        )
+        for request in schedule.evaluate_tick(context).run_requests or []
+    ]
+    failed = [run for run in runs if not run.success]
+    if strict and failed:
         raise TradewindError(
             ErrorCode.INTERNAL,
-            f"{job} run {finished.run_id}: {'; '.join(finished.errors)}",
+            f"{name}: run {failed[0].run_id}: {'; '.join(failed[0].errors)}",
             "Correct the cause and run the same command again: it goes on with this week",
         )
-    return finished
+    return runs
 
 
 def _sequence(settings: Settings, unit: Unit) -> int:
@@ -154,7 +171,6 @@ def _sequence(settings: Settings, unit: Unit) -> int:
 
 def _unit(settings: Settings, unit: Unit, before: int) -> dict[str, Any]:
     """Return this week's version of a unit, its gates, and every alias that moved, with why."""
-    from registry.aliases import history
     from registry.tracking import Tracking
     from registry.versions import alias_table, list_versions
 
@@ -167,23 +183,26 @@ def _unit(settings: Settings, unit: Unit, before: int) -> dict[str, Any]:
         "reasons": json.loads(newest.tags.get("gate_reasons", "[]")),
         **{name: newest.metrics.get(name) for name in names},
         "aliases": alias_table(tracking).get(unit.name, {}),
-        "moves": [
-            {"alias": item.alias, "from": item.from_version, "to": item.to_version, "why": item.why}
-            for item in reversed(history(tracking, unit.name))
-            if item.sequence > before
-        ],
+        "moves": _moves(settings, unit, before),
     }
 
 
-def _afterwards(settings: Settings, now_ms: int) -> dict[str, Any]:
-    """Return each champion's figures on the bars since its data, before the next retraining."""
-    from assets.steps.live import evaluate_champion
-    from pipelines.launch import ingest_symbols, open_instance
-    from tradewind.ledger import open_ledger, set_replay_clock
+def _moves(settings: Settings, unit: Unit, before: int) -> list[dict[str, Any]]:
+    """Return the alias changes after the ``before``-th, oldest first."""
+    from registry.aliases import history
+    from registry.tracking import Tracking
 
-    with open_ledger(settings) as ledger:
-        set_replay_clock(ledger, now_ms)
-    ingest_symbols(settings, open_instance(settings), Console(stderr=True, quiet=True))
+    return [
+        {"alias": item.alias, "from": item.from_version, "to": item.to_version, "why": item.why}
+        for item in reversed(history(Tracking(settings), unit.name))
+        if item.sequence > before
+    ]
+
+
+def _champions(settings: Settings, now_ms: int) -> dict[str, Any]:
+    """Return each champion's figures on the bars since its data."""
+    from assets.steps.live import evaluate_champion
+
     found: dict[str, Any] = {}
     for unit in _units(settings):
         try:
@@ -198,7 +217,7 @@ def _afterwards(settings: Settings, now_ms: int) -> dict[str, Any]:
 def _print(console: Console, weeks: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{len(weeks)} weeks of {SCHEDULE}")
+    table = Table(title=f"{len(weeks)} weeks of {RETRAIN}")
     columns = ("Sunday", "version", "gates", "wf_ece", "auc", "aliases", "live ece", "live rows")
     for column in columns:
         table.add_column(column)
@@ -218,14 +237,19 @@ def _print(console: Console, weeks: list[dict[str, Any]]) -> None:
     console.print(table)
     for week in weeks:
         for name, unit in week["units"].items():
-            for move in unit["moves"]:
-                console.print(
-                    f"{week['sunday']} {name}: {move['alias']} {move['from']} → {move['to']}: "
-                    f"{move['why']}",
-                    highlight=False,
-                )
+            _told(console, week["sunday"], name, unit["moves"])
             for reason in unit["reasons"]:
                 console.print(f"{week['sunday']} {name}/{unit['version']}: {reason}")
+            reviewed = week.get("review_moves", {}).get(name, [])
+            _told(console, f"review after {week['sunday']}", name, reviewed)
+
+
+def _told(console: Console, when: str, name: str, moves: list[dict[str, Any]]) -> None:
+    for move in moves:
+        console.print(
+            f"{when} {name}: {move['alias']} {move['from']} → {move['to']}: {move['why']}",
+            highlight=False,
+        )
 
 
 def _picture(settings: Settings, weeks: list[dict[str, Any]], target: Path) -> Path:

@@ -49,18 +49,20 @@ def promote(
     why: str,
     to: Promotable = "champion",
     allow_failed: bool = False,
+    instead_of: int | None = None,
 ) -> AliasChange:
     """Point ``to`` at ``version``; the champion it replaces becomes ``previous``.
 
     Idempotent: a version that already has the alias stays, and the change that gave it the
-    alias is returned.
+    alias is returned. ``instead_of`` is the champion that the decision was made beside: where
+    another stands by now, nothing moves.
 
     Raises
     ------
     TradewindError
         ``gates_failed`` unless the version's tag says that its gates passed (or
-        ``allow_failed``); ``bad_input`` for an unknown version, a blank ``who`` or
-        ``why``, or a champion asked to be its own challenger.
+        ``allow_failed``); ``champion_changed``; ``bad_input`` for an unknown version, a blank
+        ``who`` or ``why``, or a champion asked to be its own challenger.
     """
     candidate = get_version(tracking, require_name(name), version=version)
     if candidate.gates != GATES_PASSED and not allow_failed:
@@ -76,6 +78,8 @@ def promote(
                 f"{name} version {version} is the champion and cannot also be its {to}",
                 "Choose another version",
             )
+        if aliases.get(CHAMPION) != version:
+            _check_champion(name, aliases, instead_of)
         change = _new_change(tracking, name, "promote", to, version, aliases, who, why)
         if aliases.get(to) == version:
             return _last_change(tracking, change)
@@ -115,17 +119,20 @@ def withdraw(
     who: str,
     why: str,
     alias: Withdrawable = CHALLENGER,
+    beside: int | None = None,
 ) -> AliasChange:
     """Take ``alias`` from ``version``, which stays registered; recorded as any change is.
 
     Idempotent: where the version has lost the alias already, the change that took it is
     returned, and another version that has it by now keeps it. There is no withdrawing of a
-    champion: roll back, or promote another.
+    champion: roll back, or promote another. ``beside`` is the champion that the decision was
+    made beside.
 
     Raises
     ------
     TradewindError
-        ``bad_input`` for an unknown version, or a blank ``who`` or ``why``.
+        ``champion_changed`` where another champion stands by now; ``bad_input`` for an unknown
+        version, or a blank ``who`` or ``why``.
     """
     get_version(tracking, require_name(name), version=version)
     with journal.exclusive(tracking):
@@ -139,7 +146,19 @@ def withdraw(
         )
         if aliases.get(alias) != version:
             return _last_change(tracking, change)
+        _check_champion(name, aliases, beside)
         return _carry_out(tracking, change)
+
+
+def _check_champion(name: str, aliases: dict[str, int], expected: int | None) -> None:
+    standing = aliases.get(CHAMPION)
+    if expected is not None and standing != expected:
+        raise TradewindError(
+            ErrorCode.CHAMPION_CHANGED,
+            f"champion of {name} is version {standing or 'none'} by now, not {expected}, which "
+            "this was decided beside: nothing was moved",
+            "Run `tradewind review` again: it looks at the champion that stands now",
+        )
 
 
 def promote_candidate(

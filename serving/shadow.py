@@ -91,8 +91,13 @@ class ShadowDesk:
         answered: Sequence[Ready],
         forecasts: Forecasts,
     ) -> None:
-        """Queue every challenger of the symbols that a champion has just answered for."""
-        if not self._settings.shadow or question.alias != CHAMPION:
+        """Queue every challenger of the symbols that a champion has just answered for.
+
+        Not for a question that differs from the engine's: the one answer that is kept of a
+        decision is that to the usual question.
+        """
+        usual = question.n_samples == self._settings.n_samples and not question.allow_stale
+        if not self._settings.shadow or question.alias != CHAMPION or not usual:
             return
         for ready in answered:
             champions = ready.instead or ready
@@ -113,8 +118,9 @@ class ShadowDesk:
         ready: Ready,
         forecasts: Forecasts,
     ) -> list[Job]:
-        """Return one job a family that has a challenger; a caller's own window has none."""
-        if not ready.decision_id or ready.ask.window is not None:
+        """Return one job a family that has a challenger; a caller's own window or seed has none."""
+        own = ready.ask.window is not None or ready.ask.seed is not None
+        if not ready.decision_id or own:
             return []
         found = []
         for family, champion in ready.members.items():
@@ -157,15 +163,14 @@ class ShadowDesk:
         symbol, started = job.ready.ask.symbol, time.perf_counter()
         try:
             record = self._record(job, started)
+            self._log.put([record])
+            self._metrics.answered(record.prediction, shadow=True)
         except TradewindError as error:
             log.warning("%s answers nothing for %s: %s", job.model.model_version, symbol, error)
             self._metrics.shadowed(symbol, "failed")
         except Exception:
             log.exception("%s failed on %s", job.model.model_version, symbol)
             self._metrics.shadowed(symbol, "failed")
-        else:
-            self._log.put([record])
-            self._metrics.answered(record.prediction, shadow=True)
 
     def _record(self, job: Job, started: float) -> PredictionRecord:
         """Return the answer as it would have been with the challenger in its family's place."""

@@ -80,7 +80,7 @@ class GateSettings(Section):
         "takes its place",
     )
     promotion_looks: int = Field(
-        5, ge=1, description="looks at a challenger that share it; there are no more than these"
+        2, ge=1, description="looks at a challenger that share it; there are no more than these"
     )
     promotion_growth: float = Field(
         2, gt=1, description="days new to both at a look, over those at the look before"

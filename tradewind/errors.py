@@ -21,6 +21,7 @@ class ErrorCode(StrEnum):
     NO_CHALLENGER = "no_challenger"
     MODEL_UNUSABLE = "model_unusable"
     MODEL_EXPIRED = "model_expired"
+    CHAMPION_CHANGED = "champion_changed"
     OUT_OF_RANGE = "out_of_range"
     GATES_FAILED = "gates_failed"
     EXCHANGE_UNREACHABLE = "exchange_unreachable"

@@ -195,6 +195,11 @@ class RegistrySettings(Section):
                 f"model_expiry_days = {self.model_expiry_days:g} must be above "
                 f"max_model_age_days = {self.max_model_age_days:g}, or 0 for never"
             )
+        if 0 < self.model_expiry_days <= self.handover_days:
+            raise ValueError(
+                f"handover_days = {self.handover_days:g} must be below model_expiry_days = "
+                f"{self.model_expiry_days:g}: every new version would be champion at once"
+            )
         return self
 
 

@@ -26,10 +26,19 @@ def handover_reason(
     """
     if champion is None or settings.model_expiry_days == 0:
         return None
-    age = (now_ms - int(champion.tags["data_end_ms"])) / MS_PER_DAY
+    age = _age_days(champion, now_ms)
     if age < settings.model_expiry_days - settings.handover_days:
         return None
     return (
         f"handover: champion {champion.label} is {age:.1f} days old and expires at "
         f"{settings.model_expiry_days:g}"
     )
+
+
+def has_expired(settings: RegistrySettings, champion: RegisteredVersion, now_ms: int) -> bool:
+    """Return whether ``champion`` makes no decisions any more, by its age."""
+    return 0 < settings.model_expiry_days < _age_days(champion, now_ms)
+
+
+def _age_days(version: RegisteredVersion, now_ms: int) -> float:
+    return (now_ms - int(version.tags["data_end_ms"])) / MS_PER_DAY

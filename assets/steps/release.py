@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from assets.steps.judge import Judgement
 from assets.steps.record import STAGE_TAG, log_changed, summarise, unit_tags
 from assets.workspace import UnitTask, workspace
 from tradewind.settings import MS_PER_DAY, Settings
+
+if TYPE_CHECKING:
+    from registry.versions import RegisteredVersion
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
         recent.wide_names,
         forecast.p_up,
         settings=settings.drift,
-        quiet=quiet_by_now(recent),
+        quiet=quiet_by_now(samples),
         steps=steps_of(recent),
     )
     before = np.flatnonzero(samples.ts < recent_from)
@@ -84,9 +87,24 @@ def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     )
 
 
+def _handover(
+    settings: Settings, judged: Judgement, standing: RegisteredVersion | None, now_ms: int
+) -> str | None:
+    """Return why the champion makes way for this candidate without being beaten; else None.
+
+    The candidate was compared with it and not found worse; uncompared it waits until the
+    champion has expired, when there is nobody to be worse than.
+    """
+    from assets.steps.handover import handover_reason, has_expired
+
+    compared = any(g["name"] == "champion" and g["value"] is not None for g in judged.gates)
+    if standing is None or not (compared or has_expired(settings.registry, standing, now_ms)):
+        return None
+    return handover_reason(settings.registry, standing, now_ms)
+
+
 def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
     """Move the alias of a version, after reading its gates again from the registry."""
-    from assets.steps.handover import handover_reason
     from registry.aliases import promote_candidate
     from registry.tracking import RunHandle, Tracking
     from registry.versions import find_alias, get_version
@@ -101,7 +119,7 @@ def promote(settings: Settings, task: UnitTask, judged: Judgement) -> Release:
         version,
         passed,
         reasons,
-        handover=handover_reason(settings.registry, standing, task.until_ms),
+        handover=_handover(settings, judged, standing, task.until_ms),
         who=f"dagster:{task.dagster_run_id}",
         allow_failed=task.allow_failed_gates,
     )

@@ -94,17 +94,19 @@ def _review(
     looks = looks_of(pair.challenger, pair.champion.version)
     if looks and not dry_run and _is_pending(tracking, pair, looks[-1]):
         return _carried_out(settings, tracking, pair, looks[-1], who)
-    aged = handover_reason(settings.registry, pair.champion, clock.now_ms())
-    if aged is not None and _is_younger(pair):
-        return _handed_over(tracking, pair, aged, who, dry_run)
     rows = rows_since(settings, clock, unit, pair.since_ms)
     whole, block = whole_days(rows.ts, _horizon_ms(settings))
     count, days, number = int(whole.sum()), len(set(block[whole].tolist())), len(looks) + 1
     needed = days_for_look(settings.gates, number, looks[-1].days if looks else 0)
     due = needed is not None and days >= needed and enough(settings.gates, count, days)
     then: dict[str, Any] = {"days_new_to_both": days, "days_for_next_look": needed}
+    aged = _handover(settings, tracking, pair, clock.now_ms())
+    if dry_run and aged is not None and not due:
+        return _told(pair, HANDOVER, {"rows": 0, "days": 0, "text": aged})
     if dry_run:
         return _told(pair, PLANNED, {"rows": count, **then, "next_look": number, "due": due})
+    if not due and aged is not None:
+        return _handed_over(tracking, pair, aged, who)
     if not due and looks:
         return _told_look(settings, tracking, pair, looks[-1], then)
     if not due:
@@ -112,28 +114,51 @@ def _review(
         return _told(pair, "too_few", {"rows": count, "days": days, "text": text})
     look = _look(settings, pair, number, rows.subset(whole), clock.now_ms())
     record_look(tracking, pair.challenger, look)
-    return _carried_out(settings, tracking, pair, look, who)
+    found = _carried_out(settings, tracking, pair, look, who)
+    if look.verdict == "not_worse" and aged is not None:
+        return _handed_over(tracking, pair, f"{aged}; {look.text}", who)
+    return found
 
 
-def _is_younger(pair: _Pair) -> bool:
-    ends = (pair.champion_bundle.meta.data_end_ms, pair.challenger_bundle.meta.data_end_ms)
-    return ends[0] < ends[1]
+def _handover(settings: Settings, tracking: Tracking, pair: _Pair, now_ms: int) -> str | None:
+    """Return why the champion makes way for this challenger without being beaten; else None.
+
+    Not for one that is as old itself, nor for one that stood there before: whoever took it back
+    had a reason.
+    """
+    from registry.aliases import history
+
+    registry = settings.registry
+    if handover_reason(registry, pair.challenger, now_ms) is not None:
+        return None
+    stood = pair.challenger.version
+    if any(
+        change.alias == "champion" and change.from_version == stood
+        for change in history(tracking, pair.unit.name)
+    ):
+        return None
+    return handover_reason(registry, pair.champion, now_ms)
 
 
-def _handed_over(tracking: Tracking, pair: _Pair, aged: str, who: str, dry_run: bool) -> Live:
-    """Let the challenger take the place of a champion that is about to expire; no look is spent.
+def _handed_over(tracking: Tracking, pair: _Pair, aged: str, who: str) -> Live:
+    """Let the challenger take the place of a champion that is about to expire.
 
-    Reviews have not found it worse, or it would be challenger no more.
+    Only after every look that is due: one that is found worse is challenger no more.
     """
     from registry.aliases import promote
     from registry.tracking import RunHandle
 
-    if not dry_run:
-        promote(tracking, pair.unit.name, pair.challenger.version, who=who, why=aged)
-        tags = {STAGE_TAG: "promoted", "alias": "champion"}
-        RunHandle(tracking, pair.challenger.run_id).set_tags(tags)
-    alias = "challenger" if dry_run else "champion"
-    return _told(pair, HANDOVER, {"rows": 0, "days": 0, "alias": alias, "text": aged})
+    promote(
+        tracking,
+        pair.unit.name,
+        pair.challenger.version,
+        who=who,
+        why=aged,
+        instead_of=pair.champion.version,
+    )
+    tags = {STAGE_TAG: "promoted", "alias": "champion"}
+    RunHandle(tracking, pair.challenger.run_id).set_tags(tags)
+    return _told(pair, HANDOVER, {"rows": 0, "days": 0, "alias": "champion", "text": aged})
 
 
 def _pair_of(settings: Settings, tracking: Tracking, unit: Unit) -> _Pair:
@@ -229,9 +254,9 @@ def _carried_out(settings: Settings, tracking: Tracking, pair: _Pair, look: Look
     _log(settings, tracking, pair, look)
     name, version = pair.unit.name, pair.challenger.version
     if look.verdict == "better":
-        promote(tracking, name, version, who=who, why=_why(look))
+        promote(tracking, name, version, who=who, why=_why(look), instead_of=look.champion)
     elif look.verdict == "worse":
-        withdraw(tracking, name, version, who=who, why=_why(look))
+        withdraw(tracking, name, version, who=who, why=_why(look), beside=look.champion)
     alias = ALIAS_AFTER.get(look.verdict, "challenger")
     RunHandle(tracking, pair.challenger.run_id).set_tags(
         {STAGE_TAG: "judged" if alias == "none" else "promoted", "alias": alias}

@@ -132,7 +132,7 @@ def test_a_better_challenger_becomes_champion(house: House, instance: DagsterIns
     assert (found["verdict"], found["alias"], found["look"]) == ("better", "champion", 1)
     assert found["log_loss_minus_champion_high"] < 0
     assert found["log_loss"] < found["log_loss_champion"]
-    assert found["look_alpha"] == 0.01
+    assert found["look_alpha"] == 0.025
     assert (house.alias("champion"), house.alias("previous")) == (new, old)
     assert house.alias("challenger") is None
 
@@ -177,7 +177,7 @@ def test_equals_stay_and_a_look_needs_twice_the_days(house: House, settings: Set
     clock = house.at(serving.NOW_MS - MS_PER_DAY)
     first = review_challenger(settings, clock, UNIT).figures
     assert (first["verdict"], first["look"]) == ("not_worse", 1)
-    assert first["look_alpha"] == 0.01
+    assert first["look_alpha"] == 0.025
     again = review_challenger(settings, house.at(serving.NOW_MS), UNIT).figures
     days = first["days"]
     assert again == first | {"days_new_to_both": days + 1, "days_for_next_look": 2 * days}
@@ -203,15 +203,18 @@ def test_looks_are_counted_and_come_to_an_end(house: House, settings: Settings) 
     assert shown[3]["days_for_next_look"] is None
 
 
+def _aged(settings: Settings) -> int:
+    limits = settings.registry
+    days = limits.model_expiry_days - limits.handover_days + 0.1
+    return serving.NOW_MS - round(days * MS_PER_DAY)
+
+
 def test_a_champion_about_to_expire_makes_way_for_a_younger_equal(
     house: House, settings: Settings
 ) -> None:
-    limits = settings.registry
-    expires = serving.NOW_MS - round(
-        (limits.model_expiry_days - limits.handover_days + 0.1) * MS_PER_DAY
-    )
-    old = house.version("champion", QUIET, data_end_ms=expires).version
-    new = house.version("challenger", QUIET).version
+    old = house.version("champion", QUIET, data_end_ms=_aged(settings)).version
+    # A day old: no look is due yet.
+    new = house.version("challenger", QUIET, data_end_ms=serving.NOW_MS - MS_PER_DAY).version
     clock = open_clock(settings)
     planned = review_challenger(settings, clock, UNIT, dry_run=True).figures
     assert (planned["verdict"], house.alias("champion")) == ("handover", old)
@@ -221,6 +224,51 @@ def test_a_champion_about_to_expire_makes_way_for_a_younger_equal(
     assert "14.1 days old and expires at 21" in history(house.world.tracking, NAME)[0].why
     version = get_version(house.world.tracking, NAME, version=new)
     assert looks_of(version, old) == []
+
+
+def test_a_look_that_is_due_comes_before_a_handover(house: House, settings: Settings) -> None:
+    old = house.version("champion", QUIET, data_end_ms=_aged(settings)).version
+    house.version("challenger", LOUD)
+    found = review_challenger(settings, open_clock(settings), UNIT).figures
+    assert found["verdict"] == "worse"
+    assert (house.alias("champion"), house.alias("challenger")) == (old, None)
+    equal = house.version("challenger", QUIET)
+    found = review_challenger(settings, open_clock(settings), UNIT).figures
+    assert found["verdict"] == "handover"
+    assert house.alias("champion") == equal.version
+    assert "neither better nor worse" in history(house.world.tracking, NAME)[0].why
+    stored = get_version(house.world.tracking, NAME, version=equal.version)
+    assert len(looks_of(stored, old)) == 1
+
+
+def test_what_a_person_took_back_is_not_handed_over_again(house: House, settings: Settings) -> None:
+    old = house.version("champion", QUIET, data_end_ms=_aged(settings)).version
+    taken = house.version("challenger", QUIET, data_end_ms=serving.NOW_MS - MS_PER_DAY)
+    clock = open_clock(settings)
+    review_challenger(settings, clock, UNIT)
+    rollback(house.world.tracking, NAME, who="ann", why="loses money")
+    house.world.point(taken, "challenger")
+    assert review_challenger(settings, clock, UNIT).figures["verdict"] == "too_few"
+    assert house.alias("champion") == old
+
+
+def test_a_champion_that_came_in_between_is_left_standing(
+    house: House, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.pair(LOUD, QUIET)
+    third = house.version("candidate", QUIET)
+    compared = review._look
+
+    def meanwhile(*given: Any) -> Any:
+        found = compared(*given)
+        promote(house.world.tracking, NAME, third.version, who="ann", why="by hand")
+        return found
+
+    monkeypatch.setattr(review, "_look", meanwhile)
+    with pytest.raises(TradewindError, match="champion_changed"):
+        review_challenger(settings, open_clock(settings), UNIT)
+    assert house.alias("champion") == third.version
+    house.world.tracking.client.delete_registered_model_alias(NAME, "candidate")
 
 
 def test_no_older_challenger_takes_over(house: House, settings: Settings) -> None:

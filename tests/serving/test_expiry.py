@@ -197,6 +197,8 @@ def test_the_limit_must_be_above_the_alarm() -> None:
         load_settings(registry={"model_expiry_days": 8})
     assert caught.value.code is ErrorCode.BAD_SETTING
     assert load_settings(registry={"model_expiry_days": 0}).registry.model_expiry_days == 0
+    with pytest.raises(TradewindError, match="handover_days = 30 must be below"):
+        load_settings(registry={"handover_days": 30})
 
 
 @given(age=st.floats(0, 5000), limit=st.floats(0.5, 4000))
