@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training.py [--rounds 5] [--samples 640] [--windows 500000]
 
-The baseline is the same transformer written plainly: torch's TransformerEncoder with its own
-dropout (attention included) over every query. Every net goes through the trainer that serves,
-one epoch of ``--samples`` in turn, on one thread. Memory is measured in a process of its own.
-Prints ONE JSON object: samples a second (median over the rounds), their ratio to the
-baseline, parameters, and the peak memory of trainings on few and on ``--windows`` windows.
+The floor is the transformer's matrix products and nothing else. The baseline is the same
+transformer written plainly: torch's TransformerEncoder with its own dropout (attention included)
+over every query. Every net goes through the trainer that serves, one epoch of ``--samples`` in
+turn, on one thread. Memory is measured in a process of its own. Prints ONE JSON object: samples a
+second (median over the rounds), their ratio to the baseline and to the floor (of the same
+network), parameters, and the peak memory of trainings on few and on ``--windows`` windows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tradewind.features.definitions import DEEP, WIDE
 from tradewind.models._deep import DeepForecaster
@@ -31,14 +33,15 @@ from tradewind.models._deep_fit import Trainer
 from tradewind.models._deep_net import DeepNet, Heads, read_heads
 from tradewind.models._mc_dropout import Dropout
 from tradewind.models._transformer import TransformerForecaster
-from tradewind.models._transformer_net import NetShape, positions
+from tradewind.models._transformer_net import NetShape, TransformerNet, positions
 from tradewind.models.base import DeepWindows, Samples
 from tradewind.models.families import FAMILIES, create
 from tradewind.settings import Settings
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 STEP = 900_000
-EAGER = "eager_transformer"
+EAGER, FLOOR = "eager_transformer", "floor"
+SAME_NET = (EAGER, FLOOR, "transformer")
 MIB = 1 << 20
 FEW_WINDOWS = 5000
 
@@ -77,6 +80,35 @@ class EagerForecaster(TransformerForecaster):
     net_type: ClassVar[type[DeepNet]] = EagerNet
 
 
+class FloorNet(TransformerNet):
+    """The transformer's matrix products alone: no norm, softmax, dropout or activation."""
+
+    def forward(self, windows: Tensor, dropout: Dropout) -> Heads:
+        """Return the heads; ``dropout`` is not used, and what is said means nothing."""
+        x = self.project(windows)
+        for number, layer in enumerate(self.layers):
+            d, last = x.shape[-1], number == len(self.layers) - 1
+            asking = x[:, -1:] if last else x
+            query = functional.linear(asking, layer.qkv.weight[:d]) / (d * x.shape[1])
+            key, value = functional.linear(x, layer.qkv.weight[d:]).chunk(2, dim=-1)
+            split = [
+                part.view(part.shape[0], part.shape[1], layer.heads, -1).transpose(1, 2)
+                for part in (query, key, value)
+            ]
+            mixed = split[0] @ split[1].transpose(2, 3) @ split[2]
+            x = layer.down(layer.up(layer.merge(mixed.transpose(1, 2).flatten(2))))
+        return read_heads(self.heads(x[:, -1]))
+
+
+class FloorForecaster(TransformerForecaster):
+    """The floor as a family."""
+
+    net_type: ClassVar[type[DeepNet]] = FloorNet
+
+
+PLAIN = {EAGER: EagerForecaster, FLOOR: FloorForecaster}
+
+
 def made_up(windows: int, *, width: int) -> Samples:
     """Return noise in the shape of a training set: strided windows over three symbols' rows."""
     rng = np.random.default_rng(0)
@@ -104,8 +136,9 @@ def speed(rounds: int, samples: int) -> dict[str, dict[str, float]]:
     settings = Settings(training={"epochs": 1, "max_epoch_samples": samples})  # type: ignore[arg-type]
     train = made_up(4 * samples, width=settings.features.window)
     trainers: dict[str, Trainer] = {}
-    for name in (EAGER, *FAMILIES):
-        made = EagerForecaster.from_settings(settings) if name == EAGER else create(name, settings)
+    for name in (*PLAIN, *FAMILIES):
+        plain = PLAIN.get(name)
+        made = create(name, settings) if plain is None else plain.from_settings(settings)
         if isinstance(made, DeepForecaster):
             trainers[name] = made.trainer(train, train, seed=0)
     rates: dict[str, list[float]] = {name: [] for name in trainers}
@@ -118,13 +151,16 @@ def speed(rounds: int, samples: int) -> dict[str, dict[str, float]]:
     return {
         name: {
             "samples_per_s": round(statistics.median(own), 1),
-            "ratio_to_eager": round(
-                statistics.median(a / b for a, b in zip(own, rates[EAGER], strict=True)), 2
-            ),
+            "ratio_to_eager": _ratio(own, rates[EAGER]),
+            **({"ratio_to_floor": _ratio(own, rates[FLOOR])} if name in SAME_NET else {}),
             "parameters": sum(p.numel() for p in trainers[name].net.parameters()),
         }
         for name, own in rates.items()
     }
+
+
+def _ratio(own: list[float], other: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(own, other, strict=True)), 2)
 
 
 def memory(family: str, windows: int) -> dict[str, float]:
