@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from serving.member_table import MemberTable
@@ -126,6 +126,14 @@ class ServingMetrics:
         finally:
             self.request.labels(endpoint, stage).observe(time.perf_counter() - start)
 
+    def expect(self, symbols: Sequence[str]) -> None:
+        """Show the counters of challengers and canaries at zero, so that a rise can be seen."""
+        for symbol in symbols:
+            for outcome in ("answered", "failed", "dropped"):
+                self.shadow.labels(symbol, outcome)
+            for outcome in ("answered", "failed"):
+                self.canary.labels(symbol, outcome)
+
     def answered(self, prediction: Prediction, *, shadow: bool) -> None:
         """Count an answer; a challenger's does not move the gauges of what is served."""
         if shadow:
@@ -150,8 +158,7 @@ class ServingMetrics:
 
     def voted(self, prediction: Prediction) -> None:
         """Show how many members an ensemble's answer rests on, and count those of one."""
-        silent = {item.family for item in prediction.disabled_members}
-        voting = sum(vote.family not in silent for vote in prediction.votes)
+        voting = sum(vote.weight > 0 for vote in prediction.votes)
         self.members_voting.labels(prediction.symbol).set(voting)
         if voting < LEAST_MEMBERS:
             self.few_members.labels(prediction.symbol).inc()

@@ -44,6 +44,7 @@ class Runtime:
         self.settings = settings
         serving = settings.serving
         self.metrics = ServingMetrics(serving.metrics_namespace, registry)
+        self.metrics.expect(settings.market.symbols)
         self.ledger: Ledger = open_ledger(settings)
         self.clock = open_clock(settings, self.ledger)
         self.view = LiveView(settings, self.clock)

@@ -81,10 +81,13 @@ def _ensemble(
         chosen = choose(snapshot, settings, symbol, expiry)
     except TradewindError as error:
         return {"symbol": symbol, "voting": [], "few": True, "problem": error.body()}
+    least = settings.serving.vote.least_skill
+    voting = [family for family, model in chosen.members.items() if max(least, model.skill) > 0]
     return {
         "symbol": symbol,
-        "voting": list(chosen.members),
-        "few": len(chosen.members) < LEAST_MEMBERS,
+        "voting": voting,
+        "without_skill": [family for family in chosen.members if family not in voting],
+        "few": len(voting) < LEAST_MEMBERS,
         "missing": list(chosen.missing),
         "disabled": [item.model_dump() for item in chosen.disabled],
     }

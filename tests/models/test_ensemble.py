@@ -139,10 +139,12 @@ def test_a_least_skill_lets_members_without_skill_vote() -> None:
     assert found.p_up == pytest.approx(0.65)
 
 
-@pytest.mark.parametrize("skill", [0.01, 0.0])
-def test_a_member_left_alone_is_said_to_be(skill: float) -> None:
+@pytest.mark.parametrize(("skill", "consensus"), [(0.01, "single"), (0.0, "none")])
+def test_a_member_left_alone_is_said_to_be_and_has_to_have_a_weight(
+    skill: float, consensus: str
+) -> None:
     found = combine_members([replace(MEMBER, skill=skill)], threshold=0.55, missing=["xgboost"])
-    assert found.consensus == "single"
+    assert found.consensus == consensus
     assert found.action is (BUY if skill else HOLD)
     assert found.missing == ("xgboost",)
 

@@ -86,13 +86,22 @@ def test_no_address_is_recorded_with_a_demo() -> None:
         "TRADEWIND_LEDGER_URL": "postgresql://user:secret@host/db",
         "TRADEWIND_REGISTRY__MODEL_EXPIRY_DAYS": "38",
         "TRADEWIND_REGISTRY__TRACKING_URI": "http://127.0.0.1:1",
+        "TRADEWIND_SERVING__VOTE__LEAST_SKILL": "0.000001",
+        "TRADEWIND_SERVING__PORT": "8123",
         "PATH": "/bin",
     }
     assert homes.recordable(given) == {
         "TRADEWIND_ENGINE__REQUIRE_EDGE": "false",
         "TRADEWIND_DATA": "/bars",
         "TRADEWIND_REGISTRY__MODEL_EXPIRY_DAYS": "38",
+        "TRADEWIND_SERVING__VOTE__LEAST_SKILL": "0.000001",
     }
+
+
+def test_whatever_the_demo_loosens_goes_on_with_it() -> None:
+    from pipelines.demo import LOOSENED
+
+    assert homes.recordable(LOOSENED) == dict(sorted(LOOSENED.items()))
 
 
 def test_no_version_of_a_demo_expires_before_its_last_day(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,8 +140,8 @@ def combine_members(
     """Pool the members' forecasts and hold the vote.
 
     Members without skill are shown with weight 0, unless ``rules.least_skill`` gives them
-    some. If none has skill, p_up is the plain mean and the vote is HOLD. With one member
-    left, the consensus is ``single``.
+    some. If none has skill, p_up is the plain mean, the vote HOLD and the consensus ``none``.
+    With one member left that has some, the consensus is ``single``.
 
     Raises
     ------
@@ -181,7 +181,8 @@ def combine_members(
         conviction=float(share @ np.array([m.conviction for m in members])),
         action=vote.action,
         action_confidence=vote.confidence,
-        consensus=vote.consensus if len(members) > 1 else "single",
+        # One member alone is no vote; one that has no weight either has not even spoken.
+        consensus="single" if len(members) == 1 and weights[0] > 0 else vote.consensus,
         votes=tuple(
             _vote(member, action, sure, weight)
             for member, action, sure, weight in zip(
