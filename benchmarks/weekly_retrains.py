@@ -262,7 +262,7 @@ def _picture(settings: Settings, weeks: list[dict[str, Any]], target: Path) -> P
     names = list(weeks[0]["units"])
     days = [week["sunday"][5:] for week in weeks]
     figure, rows = pyplot.subplots(
-        2, len(names), figsize=(5.5 * len(names), 6), sharex=True, squeeze=False
+        2, len(names), figsize=(9 * len(names), 6), sharex=True, squeeze=False
     )
     for column, name in enumerate(names):
         above, below = rows[0][column], rows[1][column]
@@ -273,7 +273,7 @@ def _picture(settings: Settings, weeks: list[dict[str, Any]], target: Path) -> P
         failed = [(d, u["version"]) for d, u in zip(days, units, strict=True) if u["reasons"]]
         above.plot(*(zip(*failed, strict=True) if failed else ([], [])), "rx", label="rejected")
         above.set(title=name, ylabel="version")
-        above.legend(fontsize=8)
+        above.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
         live = [week.get("after", {}).get(name, {}).get("ece") for week in weeks]
         below.plot(days, [unit["wf_ece"] for unit in units], "o-", label="candidate, walk-forward")
         below.plot(days, [unit["wf_ece_perfect"] for unit in units], ":", label="perfect model")
@@ -281,9 +281,9 @@ def _picture(settings: Settings, weeks: list[dict[str, Any]], target: Path) -> P
         below.plot(days, shown, "s--", label="champion, on bars since its data")
         below.axhline(settings.calibration.ece_gate, color="#888888", label="gate")
         below.set(ylabel="ECE", ylim=(0, None))
-        below.legend(fontsize=8)
+        below.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=90)
     return target
 
 
