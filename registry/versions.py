@@ -190,12 +190,34 @@ def get_version(
     Raises
     ------
     TradewindError
-        ``bad_input`` if it does not exist.
+        ``bad_input`` if it does not exist; those that do are named.
     """
+    from mlflow.exceptions import MlflowException
+
     with tracking.translated():
-        if version is not None:
+        if version is None:
+            return _from_entity(tracking.client.get_model_version_by_alias(name, str(alias)))
+        try:
             return _from_entity(tracking.client.get_model_version(name, str(version)))
-        return _from_entity(tracking.client.get_model_version_by_alias(name, str(alias)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    raise _unknown(tracking, name, version)
+
+
+def _unknown(tracking: Tracking, name: str, version: int) -> TradewindError:
+    """Return the error for a version that does not exist, with what does."""
+    there = [item.version for item in list_versions(tracking, name)]
+    if there:
+        return TradewindError(
+            ErrorCode.BAD_INPUT,
+            f"{name} has no version {version}",
+            f"Its versions: {', '.join(map(str, there))}",
+        )
+    names = ", ".join(sorted(alias_table(tracking))) or "none yet: run `tradewind train`"
+    return TradewindError(
+        ErrorCode.BAD_INPUT, f"no model is registered as {name}", f"Registered models: {names}"
+    )
 
 
 def resolve(

@@ -161,6 +161,20 @@ def test_a_symbol_resolves_to_its_own_model_else_the_pooled(
     assert find_alias(tracking, "tradewind.nhits.BTCUSDT", "champion") is None
 
 
+def test_a_version_that_does_not_exist_is_answered_with_those_that_do(
+    tracking: Tracking, register: Register
+) -> None:
+    with pytest.raises(TradewindError, match="none yet: run `tradewind train`"):
+        get_version(tracking, NAME, version=1)
+    register(0)
+    register(1)
+    with pytest.raises(TradewindError, match=f"{NAME} has no version 7. Its versions: 2, 1"):
+        get_version(tracking, NAME, version=7)
+    unknown = f"no model is registered as {POOLED_NAME}. Registered models: {NAME}"
+    with pytest.raises(TradewindError, match=unknown):
+        get_version(tracking, POOLED_NAME, version=1)
+
+
 def test_alias_table_is_one_request(tracking: Tracking, register: Register) -> None:
     for seed, key in enumerate(("BTCUSDT", "ETHUSDT", "SOLUSDT")):
         register(seed, name=f"tradewind.lightgbm.{key}")
