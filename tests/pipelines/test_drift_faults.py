@@ -60,6 +60,7 @@ def settings(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "TRADEWIND_TRAINING": f'{{"days_back": {DAYS_BACK}, "bag": 2, "judge_passes": 2}}',
         "TRADEWIND_BOOSTED": '{"max_rounds": 20, "early_stopping_rounds": 10}',
         "TRADEWIND_REGISTRY__MAX_MODEL_AGE_DAYS": "30",
+        "TRADEWIND_REGISTRY__MODEL_EXPIRY_DAYS": "60",
         "TRADEWIND_RETRAIN_TRIGGERS": '{"most_a_week": 9}',
         "TRADEWIND_LINKS__MLFLOW_URL": "http://127.0.0.1:5000",
     }.items():
