@@ -117,27 +117,13 @@ def drift_of_champion(settings: Settings, clock: Clock, unit: Unit) -> Live:
     which of the two has its alarm, with what to do in ``advice``. Outcomes that the bars tell by
     now are filled in first. Evidently's report and the figures go to MLflow.
     """
+    from assets.steps.drift_look import look_at_inputs
     from assets.steps.drift_record import log_look, write_report
     from tradewind.models.concept_drift import ADVICE, DriftKind, drift_kind
-    from tradewind.models.drift import drift_report
-    from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import quiet_by_now, steps_of
 
     champion, bundle = champion_of(settings, unit)
     samples = _recent(settings, clock, unit, days=max(LEAST_DAYS, settings.drift.recent_days))
-    since_ms = clock.now_ms() - settings.drift.recent_days * MS_PER_DAY
-    recent = samples.subset(samples.ts >= since_ms)
-    judged = judged_rows(settings, unit.family, recent)
-    forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
-    report = drift_report(
-        bundle.reference,
-        recent.wide,
-        recent.wide_names,
-        forecast.p_up,
-        settings=settings.drift,
-        quiet=quiet_by_now(samples),
-        steps=steps_of(recent),
-    )
+    report, recent = look_at_inputs(settings, bundle, samples, clock.now_ms())
     concept = _concept_of(settings, clock, champion)
     kind = drift_kind(report.status, concept.verdict)
     now_ms = clock.now_ms()

@@ -11,7 +11,7 @@ import numpy as np
 from assets.steps.judge import Judgement
 from assets.steps.record import STAGE_TAG, log_changed, summarise, unit_tags
 from assets.workspace import UnitTask, workspace
-from tradewind.settings import MS_PER_DAY, Settings
+from tradewind.settings import Settings
 
 if TYPE_CHECKING:
     from registry.versions import RegisteredVersion
@@ -41,31 +41,17 @@ class Release:
 
 def measure_drift(settings: Settings, task: UnitTask) -> Drift:
     """Compare the last days of the training set with the bundle's reference."""
+    from assets.steps.drift_look import look_at_inputs
     from registry.tracking import Tracking
     from tradewind.models.bundle import ModelBundle
     from tradewind.models.dataset import TrainingSet
-    from tradewind.models.drift import drift_report
     from tradewind.models.drift_report import write_drift_html
-    from tradewind.models.thinning import judged_rows
-    from tradewind.models.usual_drift import quiet_by_now, steps_of
 
     work = workspace(settings, task)
     samples = TrainingSet.load(work.training_set).samples
     bundle = ModelBundle.load(work.bundle)
-    recent_from = task.until_ms - settings.drift.recent_days * MS_PER_DAY
-    recent = samples.subset(samples.ts >= recent_from)
-    judged = judged_rows(settings, task.family, recent)
-    forecast = bundle.predict(judged, n_samples=settings.training.judge_passes)
-    report = drift_report(
-        bundle.reference,
-        recent.wide,
-        recent.wide_names,
-        forecast.p_up,
-        settings=settings.drift,
-        quiet=quiet_by_now(samples),
-        steps=steps_of(recent),
-    )
-    before = np.flatnonzero(samples.ts < recent_from)
+    report, recent = look_at_inputs(settings, bundle, samples, task.until_ms)
+    before = np.flatnonzero(samples.ts < recent.ts.min())
     html = write_drift_html(
         samples.subset(before), recent, work.root / "drift.html", seed=task.seed
     )

@@ -60,6 +60,8 @@ def review_challenger(
     they are. The figures, the verdict and the look it cost are tags of its version and a run
     nested in its own. Until there are ``gates.promotion_growth`` times the days of the last look,
     and once ``gates.promotion_looks`` are spent, there is no new look: the last is told again.
+    Where no look is due, or it found neither better nor worse, a champion about to expire makes
+    way (`handover`).
 
     ``dry_run`` says what would be compared, and neither predicts nor spends a look.
 

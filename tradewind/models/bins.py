@@ -8,6 +8,8 @@ import numpy as np
 
 from tradewind.models.base import FloatArray, IntArray
 
+PSI_BINS = 10
+
 
 @dataclass(frozen=True)
 class Bins:

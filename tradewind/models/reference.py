@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tradewind.models.base import BoolArray, Float32Array, FloatArray
+from tradewind.models.bins import PSI_BINS
 from tradewind.models.bins import Bins as Bins
 from tradewind.models.calibration import Calibrator
 from tradewind.models.conformal import Conformal
 from tradewind.models.usual_drift import Usual
 
 CONFIDENCE_QUANTILES = 201
-PSI_BINS = 10
 RANGE_TAIL = 0.005
 """Share of the training rows beyond each end of a range: one wild bar must not set it."""
 PREDICTION = "p_up"

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from tradewind.models.base import BoolArray, FloatArray, IntArray, Samples
-from tradewind.models.bins import Bins
+from tradewind.models.bins import PSI_BINS, Bins
 from tradewind.settings import MS_PER_DAY
 
 FLOOR = 1e-4
 """An empty bin counts as this share, so that one missing row is not infinite drift."""
-PSI_BINS = 10
 MIN_LENGTHS = 4
 """Histories shorter than this many windows tell nothing of what is usual."""
 
