@@ -140,15 +140,27 @@ def fetch(tracking: Tracking, label: str, source: str, digest: str, target: Path
     TradewindError
         ``model_unusable`` if the files of ``label`` cannot be read or are not those registered.
     """
+    from filelock import FileLock
+
     if _holds(target, digest):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    # One at a time, of all processes: what one has put there, no other takes away from a reader.
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not _holds(target, digest):
+            _fetch_into(tracking, label, source, digest, target)
+    return target
+
+
+def _fetch_into(tracking: Tracking, label: str, source: str, digest: str, target: Path) -> None:
+    """Download the bundle beside ``target``, verify it, and put it in its place."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
         downloaded = _download(tracking, label, source, Path(scratch))
         if bundle_digest(downloaded) != digest:
             raise _unusable(label, f"do not have the registered digest {digest[:12] or '(none)'}")
-        _replace_folder(downloaded, target, digest)
-    return target
+        if target.exists():
+            target.rename(Path(scratch, "replaced"))
+        downloaded.rename(target)
 
 
 def _download(tracking: Tracking, label: str, source: str, into: Path) -> Path:
@@ -170,18 +182,6 @@ def _download(tracking: Tracking, label: str, source: str, into: Path) -> Path:
     except OSError as error:
         raise _unusable(label, f"cannot be read ({error})") from error
     return Path(path)
-
-
-def _replace_folder(source: Path, target: Path, digest: str) -> None:
-    """Move ``source`` to ``target``; another process may be doing the same at this moment."""
-    try:
-        if target.exists():
-            target.rename(source.with_name("replaced"))
-        source.rename(target)
-    except OSError:
-        # Only acceptable when the other process has put the very same files there.
-        if not _holds(target, digest):
-            raise
 
 
 def _holds(folder: Path, digest: str) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from registry import _model_files
 from registry.aliases import promote_candidate
 from registry.tracking import Tracking
 from registry.versions import (
@@ -200,7 +203,8 @@ def test_fetching_gives_the_registered_files_and_uses_the_cache(
     assert digest(folder) == digest(make_bundle(0))
     shutil.rmtree(local_path(version.source))
     assert fetch_bundle(tracking, NAME, version=1, cache_dir=cache) == folder
-    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+    assert [path.name for path in folder.parent.glob("[!.]*")] == ["1"]
+    assert not list(folder.parent.glob(".fetch-*"))
 
 
 def test_a_damaged_cached_copy_is_fetched_again(
@@ -231,18 +235,30 @@ def test_what_is_not_what_was_registered_is_unusable(
     assert not (tmp_path / "cache" / NAME / "1").exists()
 
 
-def test_two_fetch_the_same_version_at_once(
-    tracking: Tracking, register: Register, make_bundle: MakeBundle, tmp_path: Path
+def test_many_fetch_the_same_version_at_once(
+    tracking: Tracking,
+    register: Register,
+    make_bundle: MakeBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     register(0)
+    downloads, download = [], _model_files._download
 
-    def fetch(_: int) -> Path:
-        return fetch_bundle(tracking, NAME, version=1, cache_dir=tmp_path / "cache")
+    def counted(*args: Any) -> Path:
+        downloads.append(args)
+        time.sleep(0.2)  # all others arrive meanwhile
+        return download(*args)
+
+    monkeypatch.setattr(_model_files, "_download", counted)
+
+    def fetch(_: int) -> str:
+        folder = fetch_bundle(tracking, NAME, version=1, cache_dir=tmp_path / "cache")
+        return digest(folder)  # read at once: nobody may take it away meanwhile
 
     with ThreadPoolExecutor(4) as pool:
-        folders = set(pool.map(fetch, range(8)))
-    assert len(folders) == 1
-    assert digest(folders.pop()) == digest(make_bundle(0))
+        assert set(pool.map(fetch, range(8))) == {digest(make_bundle(0))}
+    assert len(downloads) == 1
 
 
 def test_fetching_needs_one_existing_version(
