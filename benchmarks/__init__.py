@@ -1,0 +1,1 @@
+"""One script a figure; run from the repository's root as ``python -m benchmarks.NAME``."""
