@@ -23,6 +23,7 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.BAD_INPUT: HTTPStatus.UNPROCESSABLE_ENTITY,
     ErrorCode.UNKNOWN_SYMBOL: HTTPStatus.NOT_FOUND,
     ErrorCode.NO_CHALLENGER: HTTPStatus.NOT_FOUND,
+    ErrorCode.UNKNOWN_VERSION: HTTPStatus.NOT_FOUND,
     ErrorCode.NO_BARS: HTTPStatus.CONFLICT,
     ErrorCode.NOT_ENOUGH_BARS: HTTPStatus.CONFLICT,
     ErrorCode.OUT_OF_RANGE: HTTPStatus.CONFLICT,

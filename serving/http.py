@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from serving import status
 from serving.errors import status_of
 from serving.models import CHALLENGER, CHAMPION
+from serving.pinned import parse_pin
 from serving.questions import Ask, Kind, Question, check_samples
 from serving.runtime import Runtime
 from tradewind import __version__
@@ -76,6 +77,14 @@ Symbol = Annotated[str, Query(description="exchange id, e.g. BTCUSDT")]
 DecisionId = Annotated[str | None, Query(description="derived from symbol and bar if absent")]
 Samples = Annotated[int | None, Query(description="stochastic passes, 1..1000; default 20")]
 Shadow = Annotated[bool, Query(description="1: the challenger answers")]
+ModelVersion = Annotated[
+    str | None,
+    Query(description="this version answers: a number, or tradewind.FAMILY.KEY/N; not logged"),
+]
+Alias = Annotated[
+    str | None,
+    Query(description="champion, challenger or canary: its version answers; not logged"),
+]
 AllowStale = Annotated[bool, Query(description="1: answer on late features, marked stale")]
 Seed = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="of the passes")]
 
@@ -92,10 +101,16 @@ def predict(
     symbol: Symbol,
     decision_id: DecisionId = None,
     allow_stale: AllowStale = False,
+    model_version: ModelVersion = None,
+    alias: Alias = None,
 ) -> Response:
-    """Return the boosted-tree champion's prediction."""
+    """Return the boosted-tree champion's (or the chosen version's) prediction."""
     question = Question(
-        Kind.LIGHTGBM, passes(runtime, None), allow_stale=allow_stale, endpoint="predict"
+        Kind.LIGHTGBM,
+        passes(runtime, None),
+        allow_stale=allow_stale,
+        endpoint="predict",
+        pin=parse_pin(model_version, alias),
     )
     return _one(runtime, question, Ask(symbol, decision_id))
 
@@ -109,14 +124,20 @@ def predict_deep(
     decision_id: DecisionId = None,
     allow_stale: AllowStale = False,
     seed: Seed = None,
+    model_version: ModelVersion = None,
+    alias: Alias = None,
 ) -> Response:
-    """Return the transformer champion's (or, with shadow=1, challenger's) prediction."""
+    """Return the transformer champion's (with shadow=1 the challenger's) prediction.
+
+    With ``model_version`` or ``alias`` the chosen version's.
+    """
     question = Question(
         Kind.DEEP,
         passes(runtime, n_samples),
         alias=CHALLENGER if shadow else CHAMPION,
         allow_stale=allow_stale,
         endpoint="predict_deep",
+        pin=parse_pin(model_version, alias, shadow=shadow),
     )
     return _one(runtime, question, Ask(symbol, decision_id, seed=seed))
 

@@ -100,6 +100,7 @@ class ServingMetrics:
         )
         self.shadow = counter("shadow", "Challenger answers asked for", "symbol", "outcome")
         self.canary = counter("canary", "Decisions that fell to a canary", "symbol", "outcome")
+        self.pinned = counter("pinned", "Answers of a version that the caller chose", "symbol")
         self.swaps = counter("model_swaps", "Versions swapped in", "name", "alias")
         self.load_failures = counter(
             "model_load_failures", "Versions that could not be loaded", "name", "alias"

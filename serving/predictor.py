@@ -23,6 +23,7 @@ from serving.live_view import LiveView
 from serving.members import Chosen, choose
 from serving.metrics import ServingMetrics
 from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, unavailable
+from serving.pinned import PinnedVersions
 from serving.prediction_log import PredictionLog
 from serving.questions import FAMILY, Ask, Kind, Problem, Question
 from serving.shadow import ShadowDesk
@@ -51,6 +52,7 @@ class Predictor:
         metrics: ServingMetrics,
         log: PredictionLog,
         shadow: ShadowDesk | None = None,
+        pinned: PinnedVersions | None = None,
     ) -> None:
         self._settings = settings
         self._view = view
@@ -59,6 +61,7 @@ class Predictor:
         self._metrics = metrics
         self._log = log
         self._shadow = shadow
+        self._pinned = pinned
 
     def ask(self, question: Question, asks: Sequence[Ask]) -> list[Answer]:
         """Return one answer an ask, in order: a prediction, or why there is none."""
@@ -108,13 +111,13 @@ class Predictor:
             ask,
             row,
             self._decision_id(ask, row),
-            question.alias,
+            question.pin.served_by if question.pin else question.alias,
             chosen.members,
             chosen.missing,
             chosen.silent,
             chosen.disabled,
         )
-        return self._canary(snapshot, expiry, ready) or ready
+        return ready if question.pin else self._canary(snapshot, expiry, ready) or ready
 
     def _canary(self, snapshot: Snapshot, expiry: Expiry, ready: Ready) -> Ready | None:
         """Return the canary's part where the decision falls to it; other aliases have none."""
@@ -150,6 +153,11 @@ class Predictor:
         if question.kind is Kind.ENSEMBLE:
             return choose(snapshot, self._settings, symbol, expiry)
         family = FAMILY[question.kind]
+        if question.pin is not None:
+            assert self._pinned is not None, "only a running server takes pins"
+            pinned = self._pinned.find(snapshot, family, symbol, question.pin)
+            expiry.check(pinned)
+            return Chosen({family: pinned})
         model = snapshot.resolve(family, symbol, question.alias)
         if model is not None:
             expiry.check(model)
@@ -206,13 +214,17 @@ class Predictor:
         """Count every prediction, and log those on the store's features.
 
         An answer to a caller's own window says nothing about the market's bar, so it must
-        not be joined with that bar's outcome, nor move its gauges: it is left out.
+        not be joined with that bar's outcome, nor move its gauges: it is left out. So is an
+        answer of a pinned version, which no one may trade on or judge that version by.
         """
         shadow = question.alias != CHAMPION
         request_id = uuid.uuid4().hex
         records = []
         for ask, answer in zip(asks, answers, strict=True):
             if isinstance(answer, Problem) or ask.window is not None:
+                continue
+            if question.pin is not None:
+                self._metrics.pinned.labels(answer.symbol).inc()
                 continue
             self._metrics.answered(answer, shadow=shadow)
             if question.kind is Kind.ENSEMBLE:

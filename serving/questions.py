@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from serving.models import CHAMPION
+from serving.pinned import Pin
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import Float32Array
 
@@ -53,13 +54,18 @@ class Ask:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about all symbols of a request alike."""
+    """What is asked about all symbols of a request alike.
+
+    A ``pin`` chooses the version in place of the alias; its answer is for looking at alone: it
+    is neither logged nor shadowed, and no canary takes its place.
+    """
 
     kind: Kind
     n_samples: int
     alias: str = CHAMPION
     allow_stale: bool = False
     endpoint: str = ""
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True)

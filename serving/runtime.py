@@ -11,6 +11,7 @@ from serving.loaded import LoadedModel, load
 from serving.market_state import MarketState
 from serving.metrics import ServingMetrics
 from serving.models import ModelTable
+from serving.pinned import PinnedVersions
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.shadow import ShadowDesk
@@ -70,6 +71,7 @@ class Runtime:
             metrics=self.metrics,
             log=self.log,
             shadow=self.shadow,
+            pinned=PinnedVersions(self._connect, self._load, capacity=serving.pinned_versions),
         )
         self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
         self._threads = [

@@ -97,7 +97,8 @@ class ShadowDesk:
         decision is that to the usual question.
         """
         usual = question.n_samples == self._settings.n_samples and not question.allow_stale
-        if not self._settings.shadow or question.alias != CHAMPION or not usual:
+        usual = usual and question.alias == CHAMPION and question.pin is None
+        if not self._settings.shadow or not usual:
             return
         for ready in answered:
             champions = ready.instead or ready

@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     STALE_FEATURES = "stale_features"
     NO_CHAMPION = "no_champion"
     NO_CHALLENGER = "no_challenger"
+    UNKNOWN_VERSION = "unknown_version"
     MODEL_UNUSABLE = "model_unusable"
     MODEL_EXPIRED = "model_expired"
     CHAMPION_CHANGED = "champion_changed"

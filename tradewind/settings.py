@@ -234,6 +234,9 @@ class ServingSettings(Section):
     shadow_queue: int = Field(
         1000, ge=1, description="challengers' answers that may wait, decisions remembered"
     )
+    pinned_versions: int = Field(
+        2, ge=1, description="versions kept that callers asked for by number"
+    )
     max_batch_passes: int = Field(
         4000, ge=1, description="rows × passes of one forward; what is beyond waits its turn"
     )

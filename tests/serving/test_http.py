@@ -301,3 +301,30 @@ def test_an_unexpected_failure_shows_no_trace(
 def test_json_of_the_openapi_document(served: Served) -> None:
     document = json.loads(served.get("/ml/openapi.json").text)
     assert "/predict_many" in document["paths"]
+
+
+def test_a_version_chosen_by_the_caller(served: Served) -> None:
+    usual = served.get("/ml/predict", symbol="BTCUSDT").json()
+    name = usual["model_version"]
+    for params in ({"model_version": name}, {"model_version": "1"}, {"alias": "champion"}):
+        found = served.get("/ml/predict", symbol="BTCUSDT", **params).json()
+        assert found["served_by"] == params.get("alias", "pinned")
+        assert (found["p_up"], found["model_version"]) == (usual["p_up"], name)
+    deep = served.get("/ml/predict_deep", symbol="BTCUSDT", model_version="1", n_samples=3)
+    assert deep.json()["served_by"] == "pinned"
+
+
+@pytest.mark.parametrize("path", ["/ml/predict", "/ml/predict_deep"])
+def test_a_version_that_cannot_be_chosen(served: Served, path: str) -> None:
+    body = refused(served.get(path, symbol="BTCUSDT", model_version="77"), 404, "unknown_version")
+    assert body["hint"].startswith("Its versions: ")
+    refused(served.get(path, symbol="BTCUSDT", alias="canary"), 404, "unknown_version")
+    refused(served.get(path, symbol="BTCUSDT", alias="best"), 422, "bad_input")
+    refused(served.get(path, symbol="BTCUSDT", alias="champion", model_version=1), 422, "bad_input")
+
+
+def test_the_choice_of_a_version_is_documented(served: Served) -> None:
+    paths = served.get("/ml/openapi.json").json()["paths"]
+    for path in ("/predict", "/predict_deep"):
+        names = {item["name"] for item in paths[path]["get"]["parameters"]}
+        assert {"model_version", "alias"} <= names
