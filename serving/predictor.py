@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,15 @@ from serving.metrics import ServingMetrics
 from serving.models import CHALLENGER, CHAMPION, Snapshot, SnapshotSource, unavailable
 from serving.pinned import PinnedVersions
 from serving.prediction_log import PredictionLog
-from serving.questions import FAMILY, Ask, Kind, Problem, Question
+from serving.questions import (
+    FAMILY,
+    Ask,
+    Kind,
+    Problem,
+    Question,
+    check_decision_id,
+)
+from serving.request_log import current, ledger_id
 from serving.shadow import ShadowDesk
 from tradewind.clock import Clock
 from tradewind.contracts import Prediction, decision_id
@@ -77,6 +84,7 @@ class Predictor:
             item if isinstance(item, Problem) else self._answer(question, item, forecasts)
             for item in prepared
         ]
+        _note(asks, answers)
         latency_ms = (time.perf_counter() - started) * 1000
         self._record(question, asks, answers, latency_ms)
         if self._shadow is not None:
@@ -100,6 +108,7 @@ class Predictor:
     ) -> Ready | Problem:
         try:
             self._check_known(ask.symbol)
+            check_decision_id(ask.decision_id)
             chosen = self._members(snapshot, expiry, question, ask.symbol)
             row = self._view.latest(ask.symbol)
             self._check_fresh(row, question.allow_stale)
@@ -218,7 +227,7 @@ class Predictor:
         answer of a pinned version, which no one may trade on or judge that version by.
         """
         shadow = question.alias != CHAMPION
-        request_id = uuid.uuid4().hex
+        request_id = ledger_id()
         records = []
         for ask, answer in zip(asks, answers, strict=True):
             if isinstance(answer, Problem) or ask.window is not None:
@@ -232,6 +241,22 @@ class Predictor:
             role: Role = "shadow" if shadow else "champion"
             records.append(PredictionRecord(answer, role, latency_ms, request_id))
         self._log.put(records)
+
+
+def _note(asks: Sequence[Ask], answers: Sequence[Answer]) -> None:
+    """Tell the request's line in the log what was asked and who answered."""
+    note = current()
+    if note is None:
+        return
+    note.symbols += [ask.symbol for ask in asks]
+    versions = dict.fromkeys(note.model_versions)
+    for answer in answers:
+        if isinstance(answer, Problem):
+            note.problems.append(answer.error.code.value)
+        else:
+            note.decision_ids.append(answer.decision_id)
+            versions[answer.model_version] = None
+    note.model_versions = list(versions)
 
 
 def _spoke(ready: Ready, answer: Prediction) -> bool:

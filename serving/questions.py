@@ -13,6 +13,9 @@ from serving.pinned import Pin
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.models.base import Float32Array
 
+MAX_DECISION_ID = 36
+"""Length of the ledger's column: that of a UUID."""
+
 
 class Kind(StrEnum):
     """Which model answers."""
@@ -95,6 +98,23 @@ def check_samples(n_samples: int, limit: int) -> int:
             f"Ask for 1 to {limit} stochastic passes",
         )
     return n_samples
+
+
+def check_decision_id(given: str | None) -> None:
+    """Refuse a decision id that the ledger cannot hold: one such would stop the log's flushes.
+
+    Raises
+    ------
+    TradewindError
+        ``bad_input`` for more than `MAX_DECISION_ID` characters, or one that does not print.
+    """
+    if given is None or (len(given) <= MAX_DECISION_ID and given.isprintable()):
+        return
+    raise TradewindError(
+        ErrorCode.BAD_INPUT,
+        f"decision_id = {given[:MAX_DECISION_ID]!r}… ({len(given)} characters) cannot be logged",
+        f"Give at most {MAX_DECISION_ID} printable characters, such as a UUID, or leave it out",
+    )
 
 
 def parse_window(window: Sequence[Sequence[float]], bars: int, features: int) -> Float32Array:

@@ -19,6 +19,7 @@ import bentoml
 from serving.errors import ErrorContract, status_of
 from serving.http import PREFIX, api, ask_many, asks_of, passes
 from serving.questions import Ask, Kind, Question, parse_window
+from serving.request_log import RequestLog, configure_logging, failed
 from serving.runtime import Runtime
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP
@@ -55,9 +56,10 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         """Return BentoML's app inside the error contract."""
         app = super().to_asgi(is_main=is_main)
         app.add_exception_handler(TradewindError, api.exception_handlers[TradewindError])
-        return MetricsAlias(
-            ErrorContract(app, retry_after_s=SETTINGS.serving.retry_after_s, on_error=_count_error)
+        contract = ErrorContract(
+            app, retry_after_s=SETTINGS.serving.retry_after_s, on_error=_count_error
         )
+        return RequestLog(MetricsAlias(contract))
 
 
 @bentoml.service(
@@ -77,6 +79,8 @@ class Tradewind:
     """Predictions of the champions, for many symbols at once or a caller's own window."""
 
     def __init__(self) -> None:
+        if bentoml.server_context.worker_index is not None:  # in a test others own the logging
+            configure_logging(SETTINGS.serving.log_format)
         self.runtime = Runtime(SETTINGS)
         api.state.runtime = self.runtime
         self.runtime.start()
@@ -210,6 +214,7 @@ def _answered(ctx: bentoml.Context, answer: Callable[[], dict[str, Any]]) -> dic
 
 
 def _count_error(kind: str, path: str) -> None:
+    failed(kind)
     runtime = getattr(api.state, "runtime", None)
     if runtime is not None and path != "/readyz":  # a probe's answer is not a failure
         runtime.metrics.refused(kind)

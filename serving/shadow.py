@@ -167,10 +167,21 @@ class ShadowDesk:
             self._log.put([record])
             self._metrics.answered(record.prediction, shadow=True)
         except TradewindError as error:
-            log.warning("%s answers nothing for %s: %s", job.model.model_version, symbol, error)
+            log.warning(
+                "%s answers nothing for %s: %s",
+                job.model.model_version,
+                symbol,
+                error,
+                extra={"fields": {"decision_ids": [job.ready.decision_id]}},
+            )
             self._metrics.shadowed(symbol, "failed")
         except Exception:
-            log.exception("%s failed on %s", job.model.model_version, symbol)
+            log.exception(
+                "%s failed on %s",
+                job.model.model_version,
+                symbol,
+                extra={"fields": {"decision_ids": [job.ready.decision_id]}},
+            )
             self._metrics.shadowed(symbol, "failed")
 
     def _record(self, job: Job, started: float) -> PredictionRecord:

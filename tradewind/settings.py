@@ -226,6 +226,9 @@ class ServingSettings(Section):
     members_poll_s: float = Field(2.0, gt=0, description="how often member states are read")
     flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
     log_queue: int = Field(10_000, ge=1)
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="of serving's lines on stderr; auto: JSON unless it is a terminal"
+    )
     threads: int = Field(8, ge=1, description="threads of BentoML's own API")
     shadow: bool = Field(True, description="challengers answer too, off the reply path")
     canary_share: Fraction = Field(

@@ -323,6 +323,15 @@ def test_a_version_that_cannot_be_chosen(served: Served, path: str) -> None:
     refused(served.get(path, symbol="BTCUSDT", alias="champion", model_version=1), 422, "bad_input")
 
 
+@pytest.mark.parametrize("given", ["x" * 37, "a\x00b", "a\nb"])
+def test_a_decision_id_that_the_ledger_cannot_hold(served: Served, given: str) -> None:
+    answer = served.get("/ml/predict", symbol="BTCUSDT", decision_id=given)
+    assert "decision_id" in refused(answer, 422, "bad_input")["detail"]
+    body = {"kind": "lightgbm", "symbols": ["BTCUSDT"], "decision_ids": {"BTCUSDT": given}}
+    problems = served.http.post("/ml/predict_many", json=body).json()["problems"]
+    assert [item["error"] for item in problems] == ["bad_input"]
+
+
 def test_the_choice_of_a_version_is_documented(served: Served) -> None:
     paths = served.get("/ml/openapi.json").json()["paths"]
     for path in ("/predict", "/predict_deep"):

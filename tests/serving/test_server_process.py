@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -187,6 +188,29 @@ def test_metrics_of_the_process(server: Server) -> None:
         name for name in names if name not in text("/metrics")
     ]
     assert "tradewind_ml_uncertainty" in text("/metrics/prom")
+
+
+def test_a_request_s_id_leads_from_the_caller_to_the_log_and_the_ledger(server: Server) -> None:
+    asked = {"symbol": "BTCUSDT", "decision_id": "traced"}
+    given = {"X-Request-ID": "caller-17"}
+    found = httpx.get(f"{server.url}/ml/predict", params=asked, headers=given, trust_env=False)
+    assert found.headers["x-request-id"] == "caller-17"
+    bad = httpx.get(f"{server.url}/ml/predict?symbol=NOPE", headers=given, trust_env=False)
+    assert bad.headers["x-request-id"] == "caller-17"
+    lines = [
+        json.loads(line) for line in server.output.read_text().splitlines() if "caller-17" in line
+    ]
+    good, refused = (line for line in lines if line["message"] == "request")
+    assert good["decision_ids"] == ["traced"]
+    assert good["model_versions"] == [found.json()["model_version"]]
+    assert (refused["status"], refused["error"]) == (404, "unknown_symbol")
+
+    def logged() -> list[str]:
+        with open_ledger(server.world.settings) as ledger:
+            return list(ledger.predictions(decision_id="traced")["request_id"])
+
+    assert wait_until(lambda: bool(logged()), 10)
+    assert [name.split("~")[0] for name in logged()] == ["caller-17"]
 
 
 def test_a_taken_port_is_refused_in_one_line(server: Server) -> None:
