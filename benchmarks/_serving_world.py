@@ -98,6 +98,14 @@ class ServingWorld:
         name = registered_name(family, POOLED)
         self.tracking.client.delete_registered_model_alias(name, alias)
 
+    def reset(self) -> None:
+        """Make the first versions champions again, alone, at the first bar."""
+        for family, versions in self.versions.items():
+            self.point(versions[0])
+            for alias in ("challenger", "canary"):
+                self.unpoint(family, alias)
+        self.set_clock(self.first_ms)
+
     def register(self, bundle: ModelBundle) -> RegisteredVersion:
         """Register a bundle as a new version of its family, and return it."""
         name = registered_name(bundle.meta.family, bundle.meta.key)

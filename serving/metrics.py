@@ -206,6 +206,10 @@ class ServingMetrics:
         self.model_alarm.labels(name, alias).set(1)
         self.load_failures.labels(name, alias).inc()
 
+    def recovered(self, slot: Slot) -> None:
+        """End the alarm: the alias was moved back, or away."""
+        self.model_alarm.labels(*slot).set(0)
+
     def round_failed(self, thread: str) -> None:
         """Count an unexpected failure of a background thread's round."""
         self.rounds_failed.labels(thread).inc()

@@ -54,6 +54,9 @@ class Observer(Protocol):
     def load_failed(self, slot: Slot, version: int, reason: str) -> None:
         """Take note that a version could not be loaded, and why."""
 
+    def recovered(self, slot: Slot) -> None:
+        """Take note that nothing that cannot be loaded is wanted for ``slot`` any more."""
+
     def registry_reachable(self, reachable: bool) -> None:
         """Take note of the outcome of a poll."""
 
@@ -288,6 +291,11 @@ class ModelTable:
         for slot, model in swapped.items():
             log.info("%s of %s is now version %s", slot[1], slot[0], model.registered.version)
             self._observer.swapped(slot, model)
+        for slot in before.failures.keys() - failures.keys() - swapped.keys():
+            log.info(
+                "%s of %s is taken back from a version that cannot be loaded", slot[1], slot[0]
+            )
+            self._observer.recovered(slot)
         if swapped:
             _freeze()
 
@@ -322,7 +330,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _freeze() -> None:
-    """Take the loaded models out of the garbage collector's rounds (p99 of a request)."""
-    gc.unfreeze()  # of the version before, so that it can be collected
+    """Take the loaded models out of the garbage collector's rounds (p99 of a request).
+
+    What is frozen stays so: a version that is swapped out goes with its last reference, and
+    collecting among everything again would stop every request for a quarter of a second.
+    """
     gc.collect()
     gc.freeze()

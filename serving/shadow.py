@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from serving.answering import Forecasts, Ready, answer_of, forward, key_of
 from serving.expiry import Expiry
@@ -38,6 +38,7 @@ class Job:
     """A challenger in the place of its family's champion, for one symbol of one request.
 
     ``forecasts`` are those that the reply was made of: the other members' are used again.
+    ``offered`` is the monotonic second at which it began to wait.
     """
 
     question: Question
@@ -45,6 +46,7 @@ class Job:
     family: str
     model: LoadedModel
     forecasts: Forecasts
+    offered: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -58,7 +60,8 @@ class ShadowDesk:
     Parameters
     ----------
     settings
-        ``shadow`` switches it, ``shadow_queue`` bounds jobs waiting and decisions remembered.
+        ``shadow`` switches it, ``shadow_queue`` bounds jobs waiting and decisions remembered,
+        ``shadow_wait_s`` how long a job may wait.
     """
 
     def __init__(
@@ -162,6 +165,10 @@ class ShadowDesk:
     def _answer(self, job: Job) -> None:
         """Answer one job; whatever a challenger does, the next one's turn comes."""
         symbol, started = job.ready.ask.symbol, time.perf_counter()
+        if time.monotonic() - job.offered > self._settings.shadow_wait_s:
+            # Behind a slow challenger's jobs the next one's would be answered hours late.
+            self._metrics.shadowed(symbol, "dropped")
+            return
         try:
             record = self._record(job, started)
             self._log.put([record])

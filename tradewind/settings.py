@@ -240,6 +240,9 @@ class ServingSettings(Section):
     pinned_versions: int = Field(
         2, ge=1, description="versions kept that callers asked for by number"
     )
+    shadow_wait_s: float = Field(
+        600, gt=0, description="a challenger's answer that waited longer is dropped"
+    )
     max_batch_passes: int = Field(
         4000, ge=1, description="rows × passes of one forward; what is beyond waits its turn"
     )

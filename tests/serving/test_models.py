@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -177,3 +179,38 @@ def test_a_version_of_other_features_is_refused_when_it_is_warmed(
     with pytest.raises(TradewindError, match="other features") as caught:
         load(world.settings, world.tracking, runtime.view, foreign.name, foreign.version)
     assert caught.value.code is ErrorCode.MODEL_UNUSABLE
+
+
+def test_moving_the_alias_back_from_a_broken_version_ends_the_alarm(
+    world: World, bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    runtime = make_runtime(world)
+    good = world.register(bundles["btc"])
+    world.point(good)
+    runtime.table.refresh()
+    world.point(world.register(unloadable(bundles["btc"])))
+    runtime.table.refresh()
+    labels = {"name": LIGHTGBM[0], "alias": "champion"}
+    assert metric(runtime, "model_load_failed", **labels) == 1
+    world.point(good)
+    runtime.table.refresh()
+    assert metric(runtime, "model_load_failed", **labels) == 0
+
+
+def test_a_version_that_is_swapped_out_leaves_memory_without_a_collection(
+    world: World, bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    runtime = make_runtime(world)
+    slot = ("tradewind.transformer.POOLED", "champion")
+    world.point(world.register(bundles["deep"]))
+    runtime.table.refresh()
+    old = weakref.ref(runtime.table.snapshot.models[slot].bundle.forecaster)
+    world.point(world.register(bundles["deep2"]))
+    gc.disable()
+    try:
+        runtime.table.refresh()
+        assert runtime.table.snapshot.models[slot].registered.version == 2
+        assert old() is None
+    finally:
+        gc.enable()
+        gc.unfreeze()

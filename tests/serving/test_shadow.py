@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -162,3 +163,19 @@ def test_the_shadow_can_be_switched_off(served: Runtime) -> None:
     served.predictor.ask_one(DEEP_Q, Ask("BTCUSDT"))
     served.predictor._shadow.drain()
     assert logged(served, "shadow").is_empty()
+
+
+def test_what_waited_too_long_behind_a_slow_challenger_is_dropped(
+    make_world: Callable[..., World], bundles: dict[str, ModelBundle]
+) -> None:
+    world = make_world(serving={"shadow_wait_s": 0.05})
+    world.point(world.register(bundles["deep"]))
+    world.point(world.register(bundles["deep2"]), "challenger")
+    runtime = Runtime(world.settings, CollectorRegistry())
+    runtime.table.refresh()
+    runtime.predictor.ask_one(DEEP_Q, Ask("BTCUSDT", "waits"))
+    time.sleep(0.1)
+    runtime.predictor.ask_one(DEEP_Q, Ask("BTCUSDT", "comes"))
+    shadow = logged(runtime, "shadow")
+    assert shadow["decision_id"].to_list() == ["comes"]
+    assert (counted(runtime, "dropped"), counted(runtime, "answered")) == (1, 1)
