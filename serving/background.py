@@ -23,6 +23,8 @@ class Repeater:
     on_failure
         Told the name after a round that raised; the next round comes all the same, or a
         single surprise would leave serving without swaps, or without a log, for ever.
+    on_round
+        Told the name after every round, so that a thread that hangs can be seen.
     """
 
     def __init__(
@@ -32,13 +34,20 @@ class Repeater:
         *,
         every_s: float,
         on_failure: Callable[[str], None],
+        on_round: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._name = name
         self._job = job
         self._every_s = every_s
         self._on_failure = on_failure
+        self._on_round = on_round
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the thread."""
+        return self._name
 
     def start(self) -> None:
         """Start; the first round comes at once."""
@@ -57,4 +66,5 @@ class Repeater:
             except Exception:
                 log.exception("a round of %s failed; the next one comes", self._name)
                 self._on_failure(self._name)
+            self._on_round(self._name)
             self._stop.wait(self._every_s)

@@ -7,9 +7,13 @@ environment variable that BentoML sets for its workers; hence the import inside.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import psutil
 
 from serving.member_table import MemberTable
 from serving.models import Slot
@@ -21,13 +25,28 @@ if TYPE_CHECKING:
 
     from serving.loaded import LoadedModel
 
-LATEST: Final = "mostrecent"  # of several processes, the one that wrote last speaks
+# What several workers show as one: a gauge of the market or of an answer is the same in all of
+# them, a queue is the sum of theirs, and an alarm of one is an alarm. Those called live leave a
+# worker out that has ended.
+LATEST: Final = "mostrecent"
+SUM: Final = "livesum"
+LEAST: Final = "livemin"
+MOST: Final = "livemax"
 REGIME_STATE = {"trend": 1, "neutral": 0, "meanrev": -1}
 UNCERTAIN_TYPES = ("deep_transformer", "ensemble")
 MEMBER_STATE = {MemberStatus.ENABLED: 0, MemberStatus.WARNED: 1, MemberStatus.DISABLED: 2}
 LEAST_MEMBERS = 2
 """Fewer than these are no ensemble."""
-BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# fmt: off
+BUCKETS_S = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 10.0, 30.0,
+)
+# fmt: on
+"""From a boosted tree's answer to ``serving.timeout_s``, closest where a deep one's p99 lies."""
+
+
+WorkerMode = Literal["mostrecent", "livesum", "livemin", "livemax"]
 
 
 class ServingMetrics:
@@ -46,9 +65,9 @@ class ServingMetrics:
 
         where = self.registry = registry or REGISTRY
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
+        def gauge(name: str, text: str, *labels: str, workers: WorkerMode = LATEST) -> Gauge:
             full = f"{namespace}_ml_{name}"
-            return Gauge(full, text, labels, registry=where, multiprocess_mode=LATEST)
+            return Gauge(full, text, labels, registry=where, multiprocess_mode=workers)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{namespace}_ml_{name}", text, labels, registry=where)
@@ -72,17 +91,30 @@ class ServingMetrics:
             "model_expired", "1 while a version is too old to answer", "name", "alias"
         )
         self.model_info = gauge(
-            "model_version_info", "1 for the version that serves", "name", "alias", "version"
+            "model_version_info",
+            "1 for the version that serves",
+            "name",
+            "alias",
+            "version",
+            workers=MOST,
         )
         self.model_alarm = gauge(
-            "model_load_failed", "1 while the wanted version cannot be loaded", "name", "alias"
+            "model_load_failed",
+            "1 while the wanted version cannot be loaded",
+            "name",
+            "alias",
+            workers=MOST,
         )
-        self.registry_up = gauge("registry_up", "1 if the last poll of the registry succeeded")
+        self.registry_up = gauge(
+            "registry_up", "1 if the last poll of the registry succeeded", workers=LEAST
+        )
         self.member_state = gauge(
             "member_state", "Ensemble member: 0 enabled, 1 warned, 2 disabled", "family", "key"
         )
         self.member_states_up = gauge(
-            "member_states_up", "1 if the last read of the members' states succeeded"
+            "member_states_up",
+            "1 if the last read of the members' states succeeded",
+            workers=LEAST,
         )
         self.members_voting = gauge(
             "members_voting", "Members with a vote in the last ensemble answer", "symbol"
@@ -90,7 +122,7 @@ class ServingMetrics:
         self.few_members = counter(
             "few_members", "Ensemble answers of fewer than two members", "symbol"
         )
-        self.log_depth = gauge("log_queue_depth", "Predictions waiting to be written")
+        self.log_depth = gauge("log_queue_depth", "Predictions waiting to be written", workers=SUM)
         self.log_dropped = counter("log_dropped", "Predictions lost because the queue was full")
         self.predictions = counter(
             "predictions", "Predictions answered", "symbol", "model_type", "signal"
@@ -108,6 +140,12 @@ class ServingMetrics:
         self.errors = counter("errors", "Refusals and failures by kind", "kind")
         self.rounds_failed = counter(
             "background_failures", "Rounds of a background thread that failed", "thread"
+        )
+        self.round_ended = gauge(
+            "background_round_timestamp_seconds",
+            "When a background thread last ended a round, Unix time",
+            "thread",
+            workers=LEAST,
         )
         self.request = Histogram(
             f"{namespace}_ml_request_seconds",
@@ -127,8 +165,14 @@ class ServingMetrics:
         finally:
             self.request.labels(endpoint, stage).observe(time.perf_counter() - start)
 
-    def expect(self, symbols: Sequence[str]) -> None:
-        """Show the counters of challengers and canaries at zero, so that a rise can be seen."""
+    def expect(
+        self, symbols: Sequence[str], threads: Sequence[str] = (), kinds: Sequence[str] = ()
+    ) -> None:
+        """Show counters of failures at zero: Prometheus sees no rise where one begins at 1."""
+        for kind in kinds:
+            self.errors.labels(kind)
+        for thread in threads:
+            self.rounds_failed.labels(thread)
         for symbol in symbols:
             for outcome in ("answered", "failed", "dropped"):
                 self.shadow.labels(symbol, outcome)
@@ -210,10 +254,37 @@ class ServingMetrics:
         """End the alarm: the alias was moved back, or away."""
         self.model_alarm.labels(*slot).set(0)
 
+    def withdrawn(self, slot: Slot) -> None:
+        """Show that no version serves a slot whose alias was taken away."""
+        version = self._shown.pop(slot, None)
+        if version is not None:
+            self.model_info.labels(*slot, str(version)).set(0)
+
     def round_failed(self, thread: str) -> None:
         """Count an unexpected failure of a background thread's round."""
         self.rounds_failed.labels(thread).inc()
 
+    def round_done(self, thread: str) -> None:
+        """Show that a background thread has just ended a round, a good one or not."""
+        self.round_ended.labels(thread).set_to_current_time()
+
     def registry_reachable(self, reachable: bool) -> None:
         """Show whether the registry answered the last poll."""
         self.registry_up.set(int(reachable))
+
+
+def forget_dead_workers() -> list[int]:
+    """Leave the gauges of workers that were killed out of the sum; return their process ids.
+
+    One that ends by itself does so for itself.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return []
+    from prometheus_client import multiprocess
+
+    found = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")}
+    dead = sorted(int(pid) for pid in found if pid.isdecimal() and not psutil.pid_exists(int(pid)))
+    for pid in dead:
+        multiprocess.mark_process_dead(pid, folder)
+    return dead

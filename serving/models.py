@@ -57,6 +57,9 @@ class Observer(Protocol):
     def recovered(self, slot: Slot) -> None:
         """Take note that nothing that cannot be loaded is wanted for ``slot`` any more."""
 
+    def withdrawn(self, slot: Slot) -> None:
+        """Take note that the alias was taken away, and nothing serves the slot any more."""
+
     def registry_reachable(self, reachable: bool) -> None:
         """Take note of the outcome of a poll."""
 
@@ -296,6 +299,8 @@ class ModelTable:
                 "%s of %s is taken back from a version that cannot be loaded", slot[1], slot[0]
             )
             self._observer.recovered(slot)
+        for slot in before.models.keys() - models.keys():
+            self._observer.withdrawn(slot)
         if swapped:
             _freeze()
 

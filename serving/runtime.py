@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serving.background import Repeater
+from serving.errors import STATUS
 from serving.expiry import Expiry
 from serving.live_view import LiveView
 from serving.loaded import LoadedModel, load
@@ -15,7 +16,7 @@ from serving.pinned import PinnedVersions
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.shadow import ShadowDesk
-from tradewind.errors import TradewindError
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import Ledger, open_clock, open_ledger
 from tradewind.settings import Settings
 
@@ -45,7 +46,6 @@ class Runtime:
         self.settings = settings
         serving = settings.serving
         self.metrics = ServingMetrics(serving.metrics_namespace, registry)
-        self.metrics.expect(settings.market.symbols)
         self.ledger: Ledger = open_ledger(settings)
         self.clock = open_clock(settings, self.ledger)
         self.view = LiveView(settings, self.clock)
@@ -75,7 +75,13 @@ class Runtime:
         )
         self.market = MarketState(settings, self.view, self.clock, self.table, self.metrics)
         self._threads = [
-            Repeater(name, job, every_s=every_s, on_failure=self.metrics.round_failed)
+            Repeater(
+                name,
+                job,
+                every_s=every_s,
+                on_failure=self.metrics.round_failed,
+                on_round=self.metrics.round_done,
+            )
             for name, job, every_s in (
                 ("model-table", self.table.refresh, serving.poll_s),
                 ("member-state", self.table.refresh_members, serving.members_poll_s),
@@ -83,6 +89,11 @@ class Runtime:
                 ("prediction-log", self.log.flush, serving.flush_s),
             )
         ]
+        self.metrics.expect(
+            settings.market.symbols,
+            threads=[thread.name for thread in self._threads],
+            kinds=[*STATUS, ErrorCode.INTERNAL],
+        )
 
     def start(self) -> None:
         """Start following the registry, writing the log and showing the market's state."""

@@ -15,10 +15,11 @@ from assets.workspace import ROOMS
 ROOT = Path(__file__).resolve().parents[2]
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+PLATFORM = {name: service for name, service in SERVICES.items() if "profiles" not in service}
 
 
 def test_the_services_are_the_platform() -> None:
-    assert set(SERVICES) == {
+    assert set(PLATFORM) == {
         "postgres",
         "mlflow",
         "dagster-code",
@@ -29,9 +30,25 @@ def test_the_services_are_the_platform() -> None:
     }
 
 
+def test_what_only_watches_starts_when_asked_for() -> None:
+    assert set(SERVICES) - set(PLATFORM) == {"prometheus", "grafana"}
+    for name in ("prometheus", "grafana"):
+        assert SERVICES[name]["profiles"] == ["observability"]
+        for mount in SERVICES[name]["volumes"]:
+            source, _, rest = mount.partition(":")
+            if source.startswith("./"):
+                assert (ROOT / source).exists()
+                assert rest.endswith(":ro")
+            else:
+                assert source in STACK["volumes"]
+    # Nobody can log in, so no password has to be kept.
+    assert SERVICES["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert SERVICES["grafana"]["environment"]["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -46,7 +63,8 @@ def test_every_service_has_a_health_check_and_comes_back(name: str) -> None:
 
 
 def test_images_are_pinned_and_the_bars_read_only() -> None:
-    assert re.search(r"postgres:\d+\.\d+", SERVICES["postgres"]["image"])
+    for name in ("postgres", "prometheus", "grafana"):
+        assert re.search(rf"{name}:v?\d+\.\d+", SERVICES[name]["image"])
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
     bars = [mount for mount in mounts if "TRADEWIND_DATA" in mount]
     assert bars
@@ -60,7 +78,7 @@ def test_the_password_comes_from_outside_and_must_be_set() -> None:
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert len(passwords) == len(SERVICES)
+    assert len(passwords) == len(PLATFORM)
     assert set(passwords) == {"${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD in .env}"}
     # No URL carries one either.
     assert not re.search(r"://[^/\s:]+:[^/\s]+@", (ROOT / "docker-compose.yml").read_text())

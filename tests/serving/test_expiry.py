@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +30,6 @@ BTC = ("tradewind.lightgbm.BTCUSDT", "champion")
 SINGLE, DEEP, ENSEMBLE = (
     Question(kind, 5, allow_stale=True) for kind in (Kind.LIGHTGBM, Kind.DEEP, Kind.ENSEMBLE)
 )
-RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "tradewind.rules.yml"
 
 
 def aged(bundle: ModelBundle, days: float, seed: int = 0) -> ModelBundle:
@@ -210,14 +206,3 @@ def test_a_version_expires_once_and_for_good(age: float, limit: float, bundles: 
     assert not Expiry(0, later.now_ms).expired(model)
     assert not Expiry(limit, None).expired(model)
     assert not later.expired(model) or Expiry(limit, (later.now_ms or 0) + 1).expired(model)
-
-
-def test_the_alert_rules_name_metrics_that_exist(mixed: Runtime) -> None:
-    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]
-    known = {metric.name for metric in mixed.metrics.registry.collect()}
-    for rule in rules:
-        (name,) = re.findall(r"tradewind_ml_\w+", rule["expr"])
-        assert name in known, rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "remedy"}
-    oldest_s = load_settings().registry.max_model_age_days * MS_PER_DAY / 1000
-    assert f"> {oldest_s:.0f}" in next(r["expr"] for r in rules if r["alert"] == "ModelTooOld")

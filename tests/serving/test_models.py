@@ -214,3 +214,19 @@ def test_a_version_that_is_swapped_out_leaves_memory_without_a_collection(
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def test_an_alias_that_was_taken_away_shows_no_version(
+    world: World, bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    runtime = make_runtime(world)
+    version = world.register(bundles["btc"])
+    world.point(version)
+    world.point(version, "challenger")
+    runtime.table.refresh()
+    labels = {"name": LIGHTGBM[0], "version": "1"}
+    assert metric(runtime, "model_version_info", **labels, alias="challenger") == 1
+    world.tracking.client.delete_registered_model_alias(version.name, "challenger")
+    runtime.table.refresh()
+    assert metric(runtime, "model_version_info", **labels, alias="challenger") == 0
+    assert metric(runtime, "model_version_info", **labels, alias="champion") == 1
