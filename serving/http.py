@@ -14,7 +14,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from serving import status
+from serving import openapi, status
 from serving.errors import status_of
 from serving.models import CHALLENGER, CHAMPION
 from serving.pinned import parse_pin
@@ -25,17 +25,20 @@ from tradewind.contracts import Prediction
 from tradewind.errors import ErrorCode, TradewindError
 
 PREFIX = "/ml"
+OPENAPI = "/openapi.json"
 ASSETS = "/static_content"
 """Where BentoML serves the files of its own Swagger page."""
 # FastAPI's own documentation pages load their scripts from a public CDN: `docs` below does not.
-api = FastAPI(title="Tradewind serving", version=__version__, docs_url=None, redoc_url=None)
+api = FastAPI(
+    title="Tradewind serving", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+)
 
 
 @api.get("/docs", include_in_schema=False)
 def docs() -> HTMLResponse:
     """Return the page on which a person tries the endpoints; works without a network."""
     return get_swagger_ui_html(
-        openapi_url=f"{PREFIX}{api.openapi_url}",
+        openapi_url=f"{PREFIX}{OPENAPI}",
         title=api.title,
         swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{ASSETS}/swagger-ui.css",
@@ -93,6 +96,12 @@ Seed = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="of the passe
 def refuse(request: Request, error: TradewindError) -> JSONResponse:
     """Answer an expected failure with its body and status."""
     return JSONResponse(error.body(), status_code=status_of(error))
+
+
+@api.get(OPENAPI, include_in_schema=False)
+def openapi_document(runtime: Running) -> dict[str, Any]:
+    """Return the OpenAPI document of everything that is served, with the settings' bounds."""
+    return openapi.document(api, runtime.settings, PREFIX)
 
 
 @api.get("/predict", response_model=Prediction)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
+from serving.body_limit import BodyLimit
 from serving.errors import ErrorContract, status_of
-from serving.http import PREFIX, api, ask_many, asks_of, passes
+from serving.http import OPENAPI, PREFIX, api, ask_many, asks_of, passes
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.request_log import RequestLog, configure_logging, failed
 from serving.runtime import Runtime
@@ -32,16 +33,21 @@ SETTINGS = load_settings()
 PARENT_CHECK_S = 1.0
 
 
-class MetricsAlias:
-    """ASGI middleware: ``/metrics/prom`` answers as ``/metrics`` does."""
+OTHER_NAMES = {"/metrics/prom": "/metrics", "/docs.json": f"{PREFIX}{OPENAPI}"}
+"""Paths that answer as others do: BentoML's own page shows the document of the whole."""
+
+
+class OtherNames:
+    """ASGI middleware: hands the paths of `OTHER_NAMES` on under their real names."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request for the alias on under the real path."""
-        if scope["type"] == "http" and scope["path"] == "/metrics/prom":
-            scope = {**scope, "path": "/metrics", "raw_path": b"/metrics"}
+        """Hand a request for an alias on under the real path."""
+        if scope["type"] == "http" and scope["path"] in OTHER_NAMES:
+            real = OTHER_NAMES[scope["path"]]
+            scope = {**scope, "path": real, "raw_path": real.encode()}
         await self._app(scope, receive, send)
 
 
@@ -57,9 +63,11 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         app = super().to_asgi(is_main=is_main)
         app.add_exception_handler(TradewindError, api.exception_handlers[TradewindError])
         contract = ErrorContract(
-            app, retry_after_s=SETTINGS.serving.retry_after_s, on_error=_count_error
+            BodyLimit(app, SETTINGS.serving.max_body_bytes),
+            retry_after_s=SETTINGS.serving.retry_after_s,
+            on_error=_count_error,
         )
-        return RequestLog(MetricsAlias(contract))
+        return RequestLog(OtherNames(contract))
 
 
 @bentoml.service(

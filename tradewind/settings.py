@@ -246,6 +246,9 @@ class ServingSettings(Section):
     max_batch_passes: int = Field(
         4000, ge=1, description="rows × passes of one forward; what is beyond waits its turn"
     )
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, description="of a request's body; more is refused with 413"
+    )
     max_symbols: int = Field(500, ge=1, description="symbols in one request")
     retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
     gauges_s: float = Field(5.0, gt=0, description="how often idle gauges are brought up to date")

@@ -300,7 +300,8 @@ def test_an_unexpected_failure_shows_no_trace(
 
 def test_json_of_the_openapi_document(served: Served) -> None:
     document = json.loads(served.get("/ml/openapi.json").text)
-    assert "/predict_many" in document["paths"]
+    assert "/ml/predict_many" in document["paths"]
+    assert served.get("/docs.json").json() == document
 
 
 def test_a_version_chosen_by_the_caller(served: Served) -> None:
@@ -334,6 +335,6 @@ def test_a_decision_id_that_the_ledger_cannot_hold(served: Served, given: str) -
 
 def test_the_choice_of_a_version_is_documented(served: Served) -> None:
     paths = served.get("/ml/openapi.json").json()["paths"]
-    for path in ("/predict", "/predict_deep"):
+    for path in ("/ml/predict", "/ml/predict_deep"):
         names = {item["name"] for item in paths[path]["get"]["parameters"]}
         assert {"model_version", "alias"} <= names
