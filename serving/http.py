@@ -18,8 +18,9 @@ from serving import openapi, status
 from serving.errors import status_of
 from serving.models import CHALLENGER, CHAMPION
 from serving.pinned import parse_pin
-from serving.questions import Ask, Kind, Question, check_samples
+from serving.questions import Ask, Kind, Question, check_decision_id, check_samples
 from serving.runtime import Runtime
+from serving.strict import LARGEST_SEED, Flag, Whole
 from tradewind import __version__
 from tradewind.contracts import Prediction
 from tradewind.errors import ErrorCode, TradewindError
@@ -54,8 +55,8 @@ class ManyRequest(BaseModel):
     kind: Kind = Kind.ENSEMBLE
     symbols: list[str]
     decision_ids: dict[str, str] | None = None
-    n_samples: int | None = None
-    allow_stale: bool = False
+    n_samples: Whole | None = None
+    allow_stale: Flag = False
 
 
 class ManyAnswer(BaseModel):
@@ -89,7 +90,7 @@ Alias = Annotated[
     Query(description="champion, challenger or canary: its version answers; not logged"),
 ]
 AllowStale = Annotated[bool, Query(description="1: answer on late features, marked stale")]
-Seed = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="of the passes")]
+Seed = Annotated[int | None, Query(ge=0, le=LARGEST_SEED, description="of the passes")]
 
 
 @api.exception_handler(TradewindError)
@@ -207,17 +208,20 @@ def asks_of(
     Raises
     ------
     TradewindError
-        ``bad_input`` for no symbol, or more than one request may ask for.
+        ``bad_input`` for no symbol, more than one request may ask for, or a decision id that
+        cannot be logged.
     """
     limit = runtime.settings.serving.max_symbols
     different = list(dict.fromkeys(symbols))
-    if not 1 <= len(different) <= limit:
+    if not 1 <= len(symbols) <= limit:
         raise TradewindError(
             ErrorCode.BAD_INPUT,
-            f"symbols has {len(different)} entries, not 1..{limit}",
+            f"symbols has {len(symbols)} entries, not 1..{limit}",
             "Name at least one symbol; split a longer request",
         )
     given = decision_ids or {}
+    for text in given.values():
+        check_decision_id(text)
     return [Ask(symbol, given.get(symbol), seed=seed) for symbol in different]
 
 

@@ -17,23 +17,36 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from serving.errors import STATUS
+from serving.models import SERVED_ALIASES
 from serving.openapi_examples import ERRORS, MANY, PREDICTIONS
+from serving.pinned import MOST_DIGITS
+from serving.questions import MAX_DECISION_ID
+from serving.strict import LARGEST_SEED
 from tradewind.errors import ErrorCode
 from tradewind.features.definitions import DEEP
 from tradewind.settings import Settings
 
 Json = dict[str, Any]
 REF: Final = "#/components/schemas/"
-DECISION_ID: Final[Json] = {"type": "string", "pattern": "^[ -~]{0,36}$"}
+DECISION_ID: Final[Json] = {"type": "string", "pattern": f"^[ -~]{{0,{MAX_DECISION_ID}}}$"}
+VERSION: Final[Json] = {
+    "type": "string",
+    "pattern": rf"^(tradewind\.[^/]+/)?[0-9]{{1,{MOST_DIGITS}}}$",
+}
+ALIAS: Final[Json] = {"type": "string", "enum": list(SERVED_ALIASES)}
 FLAG: Final[Json] = {"enum": [True, False, 0, 1], "default": False}
-SEED_LIMIT: Final = 2**63 - 1
+REQUEST_ID: Final[Json] = {
+    "description": "The caller's, where sound, else made here; every line of the log has it.",
+    "schema": {"type": "string"},
+}
 DESCRIPTION = """\
 Calibrated probabilities of a rise, with their uncertainty, from the champions of the registry.
 
 Every refusal is `{error, detail, hint}`: `error` is a code to branch on, `detail` names the field
 and its value, `hint` is the remedy. An overload answers 429 or 503 at once, with `Retry-After`. A
-prediction changes nothing but the log of predictions, so it may be asked for again. Times are Unix
-milliseconds (UTC), returns are log returns over the horizon. More: docs/api.md in the repository.
+prediction changes nothing but the log of predictions, so it may be asked for again. Of
+`model_version`, `alias` and `shadow=1` one request takes one. Times are Unix milliseconds (UTC),
+returns are log returns over the horizon. More: docs/api.md in the repository.
 """
 TAGS = (
     ("predictions", "One symbol a request."),
@@ -42,7 +55,7 @@ TAGS = (
     ("operations", "For probes and for Prometheus."),
 )
 PREDICTION_ERRORS = (404, 409, 422, 429, 500, 503)
-MANY_ERRORS = (413, *PREDICTION_ERRORS)
+MANY_ERRORS = (413, 415, *PREDICTION_ERRORS)
 STATUS_ERRORS = (429, 500, 503)
 
 
@@ -75,21 +88,28 @@ class SampledRequest(BatchRequest):
 
 
 class DeepRequest(SampledRequest):
-    """Symbols, or one symbol with the caller's own window of deep features."""
+    """Symbols to be predicted at once by the transformer."""
 
-    window: list[list[float]] | None = Field(
-        None, description=f"bars, oldest first, each of {', '.join(DEEP)}; for exactly one symbol"
-    )
-    seed: int | None = Field(None, ge=0, le=SEED_LIMIT, description="of the passes")
+    window: None = None
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="of the passes")
 
 
-POSTS: Mapping[str, tuple[type[BaseModel], str]] = {
-    "/predict": (BatchRequest, "The boosted-tree champions' predictions for many symbols."),
+class WindowRequest(BaseModel):
+    """One symbol, whose model and volatility answer on the caller's own window."""
+
+    symbols: list[str]
+    window: list[list[float]] = Field(description=f"bars, oldest first, each of {', '.join(DEEP)}")
+    n_samples: int | None = Field(None, description="stochastic passes; the setting's if absent")
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="of the passes")
+
+
+POSTS: Mapping[str, tuple[tuple[type[BaseModel], ...], str]] = {
+    "/predict": ((BatchRequest,), "The boosted-tree champions' predictions for many symbols."),
     "/predict_deep": (
-        DeepRequest,
+        (DeepRequest, WindowRequest),
         "The transformer champions' predictions for many symbols, or for a caller's own window.",
     ),
-    "/predict_ensemble": (SampledRequest, "The ensembles' predictions for many symbols."),
+    "/predict_ensemble": ((SampledRequest,), "The ensembles' predictions for many symbols."),
 }
 PROBES: Mapping[str, tuple[str, str]] = {
     "/livez": ("Alive: the process answers.", ""),
@@ -117,11 +137,8 @@ def document(api: FastAPI, settings: Settings, prefix: str) -> Json:
         routes=api.routes,
         tags=[{"name": name, "description": text} for name, text in TAGS],
     )
-    models: list[type[BaseModel]] = [
-        ErrorBody,
-        ProblemBody,
-        *(model for model, _ in POSTS.values()),
-    ]
+    asked = [model for models, _ in POSTS.values() for model in models]
+    models: list[type[BaseModel]] = [ErrorBody, ProblemBody, *asked]
     _, ours = models_json_schema(
         [(model, "validation") for model in models],
         ref_template=REF + "{model}",
@@ -139,13 +156,16 @@ def document(api: FastAPI, settings: Settings, prefix: str) -> Json:
         {*STATUS, ErrorCode.INTERNAL}
     )
     schemas["ManyAnswer"]["properties"]["problems"]["items"] = {"$ref": REF + ProblemBody.__name__}
-    for name in ("ManyRequest", *(model.__name__ for model, _ in POSTS.values())):
+    for name in ("ManyRequest", *(model.__name__ for model in asked)):
         _bound_body(schemas[name], settings)
     paths = {f"{prefix}{path}": item for path, item in made["paths"].items()}
     for path, method, operation in _operations(paths):
         _describe(operation, path, method, settings)
     paths |= {path: {"post": _post(path)} for path in POSTS}
     paths |= {path: {"get": _probe(path)} for path in PROBES}
+    for _, _, operation in _operations(paths):
+        for answer in operation["responses"].values():
+            answer.setdefault("headers", {})["X-Request-ID"] = REQUEST_ID
     made["paths"] = dict(sorted(paths.items()))
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     made["servers"] = [{"url": "/"}]
@@ -198,6 +218,7 @@ def _bound_parameter(parameter: Json, settings: Settings) -> None:
         return
     # Absent is not the word null: of "integer or null" a query knows the integer only.
     kept = next((item for item in schema.get("anyOf", ()) if item != {"type": "null"}), schema)
+    kept = {"model_version": VERSION, "alias": ALIAS}.get(name, kept)
     if name == "n_samples":
         kept = kept | _samples(settings)
     parameter["schema"] = kept
@@ -208,17 +229,20 @@ def _bound_body(schema: Json, settings: Settings) -> None:
     fields["symbols"] |= {
         "minItems": 1,
         "maxItems": settings.serving.max_symbols,
-        "items": {"$ref": REF + "Symbol"},
-        "uniqueItems": True,
+        "items": {
+            "description": "One that is not traded here is answered with a problem.",
+            "anyOf": [{"$ref": REF + "Symbol"}, {"type": "string"}],
+        },
         "examples": [list(settings.market.symbols[:2])],
     }
     if "decision_ids" in fields:
         fields["decision_ids"]["anyOf"][0]["additionalProperties"] = DECISION_ID
     if "n_samples" in fields:
         fields["n_samples"]["anyOf"][0] |= _samples(settings)
-    if "window" in fields:
+    if "items" in fields.get("window", ()):
         bars = settings.features.window
-        fields["window"]["anyOf"][0] |= {
+        fields["symbols"]["maxItems"] = 1
+        fields["window"] |= {
             "minItems": bars,
             "maxItems": bars,
             "items": {
@@ -237,8 +261,9 @@ def _samples(settings: Settings) -> Json:
 
 def _post(path: str) -> Json:
     """Return the description of one of BentoML's own endpoints."""
-    model, text = POSTS[path]
-    schema = {"$ref": REF + model.__name__}
+    models, text = POSTS[path]
+    forms = [{"$ref": REF + model.__name__} for model in models]
+    schema: Json = forms[0] if len(forms) == 1 else {"anyOf": forms}
     content = {"application/json": {"schema": {"$ref": REF + "ManyAnswer"}, "example": MANY}}
     good = {"description": "A prediction, or why there is none, for every symbol."}
     return {
@@ -296,5 +321,5 @@ def _statuses(code: ErrorCode) -> tuple[int, ...]:
     if code is ErrorCode.OVERLOADED:
         return (429, 503)
     if code is ErrorCode.BAD_INPUT:
-        return (413, 422)
+        return (413, 415, 422)
     return (int(STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)),)

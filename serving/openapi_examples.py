@@ -150,6 +150,10 @@ ERRORS: Final[Mapping[ErrorCode, dict[str, str]]] = {
         "hint": "Ask without shadow=1, or launch the Dagster job `retrain`: a version that passes "
         "the gates becomes challenger",
     },
+    ErrorCode.UNKNOWN_VERSION: {
+        "detail": "tradewind.lightgbm.BTCUSDT has no version 77",
+        "hint": "Its versions: 1, 2",
+    },
     ErrorCode.NOT_ENOUGH_BARS: {
         "detail": "XRPUSDT has 50 of 316 bars: 266 more 15m bars are missing",
         "hint": "Run `tradewind ingest` (Dagster job `ingest`) for it and its reference symbols",

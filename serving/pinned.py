@@ -120,7 +120,7 @@ class PinnedVersions:
         allowed = [registered_name(family, key) for key in (symbol, POOLED)]
         if name not in allowed:
             raise TradewindError(
-                ErrorCode.BAD_INPUT,
+                ErrorCode.UNKNOWN_VERSION,
                 f"model_version = '{name}/{pin.number}' does not answer here for {symbol}",
                 f"Ask for a version of {' or '.join(allowed)}",
             )

@@ -106,14 +106,15 @@ def check_decision_id(given: str | None) -> None:
     Raises
     ------
     TradewindError
-        ``bad_input`` for more than `MAX_DECISION_ID` characters, or one that does not print.
+        ``bad_input`` for more than `MAX_DECISION_ID` characters, or others than ASCII's
+        printable ones.
     """
-    if given is None or (len(given) <= MAX_DECISION_ID and given.isprintable()):
+    if given is None or (len(given) <= MAX_DECISION_ID and given.isascii() and given.isprintable()):
         return
     raise TradewindError(
         ErrorCode.BAD_INPUT,
         f"decision_id = {given[:MAX_DECISION_ID]!r}… ({len(given)} characters) cannot be logged",
-        f"Give at most {MAX_DECISION_ID} printable characters, such as a UUID, or leave it out",
+        f"Give at most {MAX_DECISION_ID} printable ASCII characters, as a UUID, or leave it out",
     )
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
-from serving.body_limit import BodyLimit
+from serving.bodies import JsonBodies
 from serving.errors import ErrorContract, status_of
 from serving.http import OPENAPI, PREFIX, api, ask_many, asks_of, passes
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.request_log import RequestLog, configure_logging, failed
 from serving.runtime import Runtime
+from serving.strict import Flag, Seed, Whole
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.features.definitions import DEEP
 from tradewind.settings import load_settings
@@ -63,7 +64,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         app = super().to_asgi(is_main=is_main)
         app.add_exception_handler(TradewindError, api.exception_handlers[TradewindError])
         contract = ErrorContract(
-            BodyLimit(app, SETTINGS.serving.max_body_bytes),
+            JsonBodies(app, SETTINGS.serving.max_body_bytes),
             retry_after_s=SETTINGS.serving.retry_after_s,
             on_error=_count_error,
         )
@@ -115,7 +116,7 @@ class Tradewind:
         ctx: bentoml.Context,
         symbols: list[str],
         decision_ids: dict[str, str] | None = None,
-        allow_stale: bool = False,
+        allow_stale: Flag = False,
     ) -> dict[str, Any]:
         """Return the boosted-tree champions' predictions for ``symbols``."""
         return self._batch(ctx, Kind.LIGHTGBM, symbols, decision_ids, None, allow_stale)
@@ -126,8 +127,8 @@ class Tradewind:
         ctx: bentoml.Context,
         symbols: list[str],
         decision_ids: dict[str, str] | None = None,
-        n_samples: int | None = None,
-        allow_stale: bool = False,
+        n_samples: Whole | None = None,
+        allow_stale: Flag = False,
     ) -> dict[str, Any]:
         """Return the ensembles' predictions for ``symbols``, with every member's vote."""
         return self._batch(ctx, Kind.ENSEMBLE, symbols, decision_ids, n_samples, allow_stale)
@@ -139,9 +140,9 @@ class Tradewind:
         symbols: list[str],
         window: list[list[float]] | None = None,
         decision_ids: dict[str, str] | None = None,
-        n_samples: int | None = None,
-        allow_stale: bool = False,
-        seed: int | None = None,
+        n_samples: Whole | None = None,
+        allow_stale: Flag = False,
+        seed: Seed | None = None,
     ) -> dict[str, Any]:
         """Return the transformer champions' predictions for ``symbols``.
 
@@ -184,13 +185,13 @@ class Tradewind:
         n_samples: int | None,
         seed: int | None,
     ) -> dict[str, Any]:
-        asks = asks_of(self.runtime, symbols, None, seed=seed)
-        if len(asks) != 1:
+        if len(symbols) != 1:
             raise TradewindError(
                 ErrorCode.BAD_INPUT,
-                f"window is for one symbol, symbols names {len(asks)}",
+                f"window is for one symbol, symbols names {len(symbols)}",
                 "Send one request a window",
             )
+        asks = asks_of(self.runtime, symbols, None, seed=seed)
         array = parse_window(window, SETTINGS.features.window, len(DEEP))
         question = Question(
             Kind.DEEP,

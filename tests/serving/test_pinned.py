@@ -100,7 +100,7 @@ def test_what_does_not_exist_is_answered_with_what_does(served: Runtime) -> None
 )
 def test_a_version_of_another_model_is_refused(served: Runtime, name: str) -> None:
     error = refused(served, Pin(name=name, number=1))
-    assert error.code is ErrorCode.BAD_INPUT
+    assert error.code is ErrorCode.UNKNOWN_VERSION
     assert NAME in error.hint
 
 

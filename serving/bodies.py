@@ -1,10 +1,13 @@
-"""No request's body is read beyond a limit: one caller must not fill the memory of all."""
+"""Only JSON is read, and no body beyond a limit: one caller must not fill the memory of all.
+
+BentoML also reads forms, and fails on a malformed one; FastAPI reads JSON whatever it is called.
+"""
 
 from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tradewind.errors import ErrorCode, TradewindError
 
@@ -12,12 +15,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+JSON: Final = b"application/json"
+WITH_BODY: Final = ("POST", "PUT", "PATCH")
+
+
 class TooLargeError(Exception):
     """A body that was announced shorter than it came, or not at all."""
 
 
-class BodyLimit:
-    """ASGI middleware: 413 for a body that is announced, or turns out, larger than the limit.
+class JsonBodies:
+    """ASGI middleware: 415 for another content type than JSON, 413 for a body over the limit.
+
+    A body counts as JSON where no type is named. One that is larger than announced, or announced
+    not at all, is refused as soon as the limit is passed.
 
     Parameters
     ----------
@@ -36,9 +46,14 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
+        if scope["method"] in WITH_BODY and kind != JSON:
+            await _refuse(send, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _not_json(kind))
+            return
+        announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._limit:
-            await self._refuse(send)
+            await self._too_large(send)
             return
         taken = 0
         over = False
@@ -63,20 +78,31 @@ class BodyLimit:
             if not over:
                 raise
         if over:
-            await self._refuse(send)
+            await self._too_large(send)
 
-    async def _refuse(self, send: Send) -> None:
+    async def _too_large(self, send: Send) -> None:
         error = TradewindError(
             ErrorCode.BAD_INPUT,
             f"the body is larger than serving.max_body_bytes = {self._limit}",
             "Ask for fewer symbols in one request, or raise TRADEWIND_SERVING__MAX_BODY_BYTES",
         )
-        payload = json.dumps(error.body()).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(payload)).encode()),
-            (b"connection", b"close"),  # the rest of the body is not read
-        ]
-        status = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": payload})
+        await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)
+
+
+def _not_json(kind: bytes) -> TradewindError:
+    return TradewindError(
+        ErrorCode.BAD_INPUT,
+        f"content-type = {kind.decode('latin-1')!r} is not read here",
+        "Send JSON, with content-type: application/json",
+    )
+
+
+async def _refuse(send: Send, status: HTTPStatus, error: TradewindError) -> None:
+    payload = json.dumps(error.body()).encode()
+    headers = [
+        (b"content-type", JSON),
+        (b"content-length", str(len(payload)).encode()),
+        (b"connection", b"close"),  # the rest of the body is not read
+    ]
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": payload})
