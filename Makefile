@@ -7,7 +7,7 @@ STAMP   = $(VENV)/.installed
 ROOMS   = tradewind registry serving policy assets pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow test-all check docs pictures format lock clean hooks
+.PHONY: help install demo up test test-slow test-all check docs pictures format lock clean hooks bento
 
 help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ check: install docs  ## ruff, mypy, import contracts, Dagster definitions, docum
 
 docs: install  ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+bento: install  ## Serving as a folder that runs outside the repository, into var/bento
+	TRADEWIND_HOME=var BENTOML_HOME=$(CURDIR)/var/bento BENTOML_DO_NOT_TRACK=true \
+	  $(BIN)/bentoml build --version $$(git rev-parse --short HEAD 2>/dev/null || echo dev) .
 
 pictures: install  ## Take the documentation's screenshots anew (needs Chromium and bars)
 	PICTURES=docs/pictures $(BIN)/python -m pytest tests/browser -m slow
