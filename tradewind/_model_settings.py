@@ -49,6 +49,11 @@ class DeepSettings(Section):
     patience: int = Field(6, ge=1, description="epochs without a better validation loss")
     validation_rows: int = Field(2000, ge=50, description="evenly spaced rows scored per epoch")
     threads: int = Field(1, ge=1, description="threads of one torch process")
+    mc_dropout: Literal["all", "last"] = Field(
+        "all",
+        description="layers of the transformer that drop units in its passes; last: faster, "
+        "with another, narrower posterior; decided when a version is trained",
+    )
     ensemble_members: int = Field(
         1, ge=1, le=20, description="networks of different seeds that share the passes"
     )

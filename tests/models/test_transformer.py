@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from torch.nn import functional
 
 from tests.support.samples import in_time_order, planted_samples
 from tests.support.tiny import tiny_forecaster
+from tradewind.files import write_json
+from tradewind.models import _mc_dropout
 from tradewind.models._mc_dropout import (
     ALIGNMENT,
     NoDropout,
@@ -20,7 +24,9 @@ from tradewind.models._mc_dropout import (
     draw_pool,
     mask_starts,
 )
+from tradewind.models._transformer import TransformerForecaster
 from tradewind.models._transformer_net import NetShape, TransformerNet
+from tradewind.models.base import CONFIG_FILE
 
 SHAPE = NetShape(window=8, inputs=4, d_model=16, heads=2, layers=3, feedforward=32)
 DROPOUT = 0.2
@@ -150,3 +156,75 @@ def test_standardisation_comes_from_the_training_rows_alone() -> None:
     forecaster.fit(train, valid, seed=1)
     assert np.abs(forecaster.standardise.mean).max() < 0.3  # type: ignore[attr-defined]
     assert np.abs(np.array(forecaster.standardise.std) - 1).max() < 0.2  # type: ignore[attr-defined]
+
+
+def _last_layer_drops_plainly(net: TransformerNet, x: Tensor, p: float) -> Tensor:
+    """Return logits where only the last layer drops, with torch's own dropout."""
+    x = net.project(x) + net.position
+    for layer in net.layers:
+        rate = p if layer is net.layers[-1] else 0.0
+        x = x + functional.dropout(layer.attend(x, last_only=False), rate, True)
+        hidden = functional.dropout(
+            functional.relu(layer.up(layer.feedforward_norm(x))), rate, True
+        )
+        x = x + functional.dropout(layer.down(hidden), rate, True)
+    logits: Tensor = net.heads(net.norm(x))[:, -1, 0]
+    return logits
+
+
+def test_passes_of_the_last_layer_alone_are_distributed_as_its_own_dropout() -> None:
+    net, windows, passes = _net(), _windows(3), 3000
+    pool = draw_pool(1 << 20, DROPOUT, np.random.default_rng(0))
+    starts = mask_starts(
+        np.arange(3), np.arange(passes), SHAPE.sites, pool_size=1 << 20, longest=SHAPE.longest_mask
+    )
+    dropout = PassDropout(pool, starts, first_site=SHAPE.last_layer_site)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        ours = net(windows, dropout).logit.reshape(3, passes)
+        torch.manual_seed(2)
+        tiled = windows.repeat(passes, 1, 1)
+        naive = _last_layer_drops_plainly(net, tiled, DROPOUT).reshape(passes, 3).T
+    error = naive.std(dim=1) / passes**0.5
+    assert ((ours.mean(dim=1) - naive.mean(dim=1)).abs() < 5 * error * 2**0.5).all()
+    torch.testing.assert_close(ours.std(dim=1), naive.std(dim=1), rtol=0.08, atol=0)
+    assert (ours.std(dim=1) < _pass_logits(net, windows, np.arange(3), passes).std(dim=1)).all()
+
+
+def test_which_layers_drop_is_a_version_s_own(tmp_path: Path) -> None:
+    train, valid = in_time_order(planted_samples(200), 0.7, 0.3)
+    rows, seeds = valid.subset(np.arange(3)), np.array([5, 6, 7])
+    found = {}
+    for layers in ("all", "last"):
+        forecaster = tiny_forecaster("transformer", deep={"mc_dropout": layers})
+        forecaster.fit(train, valid, seed=1)
+        forecaster.save(tmp_path / layers)
+        found[layers] = forecaster.sample(rows, n_samples=40, seeds=seeds)
+        again = TransformerForecaster.load(tmp_path / layers)
+        np.testing.assert_array_equal(
+            again.sample(rows, n_samples=40, seeds=seeds).p, found[layers].p
+        )
+    assert len(np.unique(found["last"].p[:, 0])) == 40
+    assert (found["last"].p.std(axis=0) < found["all"].p.std(axis=0)).all()
+    np.testing.assert_allclose(found["last"].p.mean(axis=0), found["all"].p.mean(axis=0), atol=0.02)
+    old = json.loads((tmp_path / "all" / CONFIG_FILE).read_text())
+    del old["masks"]["first_site"]  # as versions were saved before there was a choice
+    write_json(tmp_path / "all" / CONFIG_FILE, old)
+    before = TransformerForecaster.load(tmp_path / "all").sample(rows, n_samples=40, seeds=seeds)
+    np.testing.assert_array_equal(before.p, found["all"].p)
+
+
+@pytest.mark.parametrize("first_site", [0, SHAPE.last_layer_site])
+def test_masks_gathered_and_masks_in_place_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, first_site: int
+) -> None:
+    net, windows = _net(), _windows(2)
+    pool = draw_pool(1 << 20, DROPOUT, np.random.default_rng(0))
+    starts = mask_starts(
+        np.arange(2), np.arange(20), SHAPE.sites, pool_size=1 << 20, longest=SHAPE.longest_mask
+    )
+    found = []
+    for limit in (0, 1 << 20):
+        monkeypatch.setattr(_mc_dropout, "GATHERED_MASK", limit)
+        with torch.inference_mode():
+            found.append(net(windows, PassDropout(pool, starts, first_site=first_site)).logit)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)

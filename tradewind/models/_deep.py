@@ -53,10 +53,14 @@ STD_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class MaskPool:
-    """The pool of random numbers behind Monte Carlo dropout; part of the saved model."""
+    """The pool of random numbers behind Monte Carlo dropout; part of the saved model.
+
+    ``first_site``: the sites of the network before it drop nothing in a pass.
+    """
 
     seed: int = 0
     size: int = 1 << 22
+    first_site: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,8 @@ class DeepForecaster(Forecaster):
         mean, std = _moments(train.deep)
         self.standardise = Standardiser(tuple(mean), tuple(std), self.input_clip)
         self.shape = replace(self.shape, window=train.deep.width, inputs=len(mean))
-        self.masks = MaskPool(size=max(MaskPool.size, 4 * self.shape.longest_mask))
+        size = max(MaskPool.size, 4 * self.shape.longest_mask)
+        self.masks = replace(self.masks, size=size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.net_type(self.shape).to(self.device)
@@ -261,6 +266,11 @@ class DeepForecaster(Forecaster):
         forecaster._install(nets)
         return forecaster
 
+    @property
+    def most_passes(self) -> int:
+        """Return the most rows × passes of one forward of one network."""
+        return self.passes_per_forward
+
     def _install(self, nets: Sequence[DeepNet]) -> None:
         rng = np.random.default_rng(self.masks.seed)
         pool = draw_pool(self.masks.size, self.plan.dropout, rng)
@@ -279,7 +289,7 @@ class DeepForecaster(Forecaster):
                 f"its window is {self.shape.window} bars, the samples' {samples.deep.width}",
             )
         check_inputs(samples, reads_wide=False, nullable=())
-        most, members = self.passes_per_forward, len(nets)
+        most, members = self.most_passes, len(nets)
         out = np.empty((4 if nets[0].learns_reversion else 3, n_samples, len(samples)))
         rows = max(1, most * members // n_samples)
         for start in range(0, len(samples), rows):
@@ -307,7 +317,8 @@ class DeepForecaster(Forecaster):
             longest=self.shape.longest_mask,
         )
         with torch.inference_mode():
-            found = net(windows, PassDropout(self._pool, starts))
+            dropout = PassDropout(self._pool, starts, first_site=self.masks.first_site)
+            found = net(windows, dropout)
             heads = torch.stack([head for head in found if head is not None])
         by_row = heads.double().cpu().numpy().reshape(len(heads), len(windows), len(passes))
         return np.asarray(by_row.transpose(0, 2, 1))

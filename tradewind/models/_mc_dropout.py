@@ -123,16 +123,21 @@ class PassDropout(Dropout):
         Fixed mask values, shape (P,).
     starts
         Where each (row, pass, site) begins in the pool, shape (R, S, sites).
+    first_site
+        Sites before it drop nothing, so that all before it is shared by the passes.
     """
 
-    def __init__(self, pool: Tensor, starts: IntArray) -> None:
+    def __init__(self, pool: Tensor, starts: IntArray, *, first_site: int = 0) -> None:
         self.pool = pool
         self.passes = starts.shape[1]
         self.starts = starts.reshape(-1, starts.shape[2])
+        self.first_site = first_site
         self.expanded = False
 
     def hidden(self, x: Tensor, site: int) -> Tensor:
         """Drop units of ``x``, shape (R·S, …), in place; the first call expands (R, …)."""
+        if site < self.first_site:
+            return x
         x = self._expand(x)
         if x[0].numel() <= GATHERED_MASK:
             return x.mul_(self._masks(x[0].numel(), site).view(x.shape))
@@ -142,6 +147,11 @@ class PassDropout(Dropout):
 
     def residual(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         """Add the dropped ``branch``; the first call expands (R, …) to (R·S, …)."""
+        if site < self.first_site:
+            return x + branch
+        if x[0].numel() <= GATHERED_MASK:
+            x, branch = self._both_expanded(x, branch)
+            return x.addcmul_(branch, self._masks(x[0].numel(), site).view(x.shape))
         if not self.expanded:
             return self._sum_expanded(x, branch, site)
         for row, part, start in zip(x, branch, self._starts(site), strict=True):
@@ -150,6 +160,8 @@ class PassDropout(Dropout):
 
     def steps(self, x: Tensor, site: int) -> Tensor:
         """Drop units of ``x``, shape (R·S, T, h), at all steps; the first call expands."""
+        if site < self.first_site:
+            return x
         x = self._expand(x)
         return x.mul_(self._masks(x.shape[-1], site)[:, None])
 
@@ -162,6 +174,12 @@ class PassDropout(Dropout):
             self.expanded = True
             return self.spread(x)
         return x
+
+    def _both_expanded(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        if self.expanded:
+            return x, branch
+        self.expanded = True
+        return self.spread(x), self.spread(branch)
 
     def _sum_expanded(self, x: Tensor, branch: Tensor, site: int) -> Tensor:
         self.expanded = True
@@ -181,7 +199,7 @@ class PassDropout(Dropout):
     def _masks(self, count: int, site: int) -> Tensor:
         """Return the masks of all rows, shape (R·S, count)."""
         slots = torch.from_numpy(self.starts[:, site] // ALIGNMENT).to(self.pool.device)
-        return self.pool.unfold(0, count, ALIGNMENT)[slots]
+        return self.pool.unfold(0, count, ALIGNMENT).index_select(0, slots)
 
 
 def mask_starts(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Self
 
 from tradewind.models._deep import DeepForecaster
 from tradewind.models._deep_net import DeepNet, DeepShape
@@ -16,11 +17,28 @@ class TransformerForecaster(DeepForecaster):
     family: ClassVar[str] = "transformer"
     shape_type: ClassVar[type[DeepShape]] = NetShape
     net_type: ClassVar[type[DeepNet]] = TransformerNet
+    passes_per_forward: ClassVar[int] = 32
+    last_layer_passes: ClassVar[int] = 1024
+    """As ``passes_per_forward``, where only the last layer drops: a pass is one bar's token."""
 
     @classmethod
     def learning_rate_factor(cls, settings: Settings) -> float:
         """Return what the common learning rate is multiplied by."""
         return settings.deep.learning_rate_factor
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return an unfitted transformer; which layers drop in its passes is kept with it."""
+        forecaster = super().from_settings(settings)
+        if settings.deep.mc_dropout == "last":
+            site = cls.shape_from(settings).last_layer_site
+            forecaster.masks = replace(forecaster.masks, first_site=site)
+        return forecaster
+
+    @property
+    def most_passes(self) -> int:
+        """Return the most rows × passes of one forward."""
+        return self.last_layer_passes if self.masks.first_site else self.passes_per_forward
 
     @classmethod
     def shape_from(cls, settings: Settings) -> NetShape:

@@ -36,6 +36,11 @@ class NetShape(DeepShape):
         return self.layers * SITES_PER_LAYER
 
     @property
+    def last_layer_site(self) -> int:
+        """Return the first place of the last layer that drops units."""
+        return self.sites - SITES_PER_LAYER
+
+    @property
     def longest_mask(self) -> int:
         """Return the most mask values that one pass over one window needs at one site."""
         return self.window * max(self.d_model, self.feedforward)
