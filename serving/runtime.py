@@ -85,6 +85,7 @@ class Runtime:
             for name, job, every_s in (
                 ("model-table", self.table.refresh, serving.poll_s),
                 ("member-state", self.table.refresh_members, serving.members_poll_s),
+                ("warm-rows", self.view.warm, serving.warm_s),
                 ("market-state", self.market.refresh, serving.gauges_s),
                 ("prediction-log", self.log.flush, serving.flush_s),
             )

@@ -251,6 +251,9 @@ class ServingSettings(Section):
     )
     max_symbols: int = Field(500, ge=1, description="symbols in one request")
     retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
+    warm_s: float = Field(
+        0.5, gt=0, description="how often features of new bars are computed ahead of requests"
+    )
     gauges_s: float = Field(5.0, gt=0, description="how often idle gauges are brought up to date")
     reload_retry_s: float = Field(
         30, gt=0, description="pause before a failed version is tried again"

@@ -327,7 +327,7 @@ def test_memory_stays_bounded(full_store: BarStore, monkeypatch: pytest.MonkeyPa
     first = view.latest("SOLUSDT")
     for row in (400, 1500, 2600, 3000):
         view.at("SOLUSDT", START_MS + row * STEP)
-    assert len(view._blocks) == 2
+    assert len(view._held["SOLUSDT"].blocks) == 2
     assert view.latest("SOLUSDT").fingerprint == first.fingerprint
 
 

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -26,8 +27,21 @@ from tradewind.market.store import BarStore
 from tradewind.settings import MS_PER_DAY, Settings
 
 VOL_PLACE = WIDE.index("vol_20")
-KEPT_BLOCKS = 32
-"""Blocks held in memory, about 0.4 MB each: several symbols, a few stretches of time."""
+KEPT_BLOCKS = 4
+"""Blocks of a symbol held in memory, about 0.4 MB each: a few stretches of time."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The blocks of one symbol by their start, each with the tokens it was computed at.
+
+    Its own lock: a symbol whose bars have just changed does not make the others wait.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    blocks: OrderedDict[int, tuple[tuple[int, ...], FeatureBlock]] = field(
+        default_factory=OrderedDict
+    )
 
 
 class FeatureView:
@@ -42,9 +56,7 @@ class FeatureView:
         self.store = store
         self.clock = clock
         self.version = feature_version(settings)
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[str, int], tuple[tuple[int, ...], FeatureBlock]]
-        self._blocks = OrderedDict()
+        self._held: dict[str, _Held] = {}
 
     def latest(self, symbol: str) -> FeatureRow:
         """Return the row of the newest closed bar; how stale it is, the caller judges.
@@ -101,17 +113,18 @@ class FeatureView:
 
     def _block(self, symbol: str, ts: int) -> FeatureBlock:
         self._check_known(symbol)
-        key = symbol, block_span(self.settings, ts)[0]
-        with self._lock:
+        start = block_span(self.settings, ts)[0]
+        held = self._held.setdefault(symbol, _Held())
+        with held.lock:
             # Tokens first: a bar written meanwhile is then seen at the next call.
             tokens = self._tokens(symbol)
-            known = self._blocks.get(key)
+            known = held.blocks.get(start)
             if known is None or known[0] != tokens:
                 known = tokens, self._read(symbol, ts)
-                self._blocks[key] = known
-            self._blocks.move_to_end(key)
-            while len(self._blocks) > KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
+                held.blocks[start] = known
+            held.blocks.move_to_end(start)
+            while len(held.blocks) > KEPT_BLOCKS:
+                held.blocks.popitem(last=False)
         return known[1]
 
     def _read(self, symbol: str, ts: int) -> FeatureBlock:

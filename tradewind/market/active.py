@@ -87,13 +87,18 @@ def remember(settings: Settings, active: ActiveSet, before: ActiveSet | None) ->
         files.write(MEMORY, content.encode())
 
 
-def store_for(settings: Settings) -> BarStore:
+def store_for(settings: Settings, *, remembered: int = 0) -> BarStore:
     """Return the store of the active set, by default ``settings.market.set_id``."""
     active = active_set(settings)
     set_id = active.set_id if active else settings.market.set_id
-    return open_store(settings, set_id)
+    return open_store(settings, set_id, remembered=remembered)
 
 
-def open_store(settings: Settings, set_id: str) -> BarStore:
-    """Return the store of one named set."""
-    return BarStore(settings.store_place, set_id, lock_timeout_s=settings.market.lock_timeout_s)
+def open_store(settings: Settings, set_id: str, *, remembered: int = 0) -> BarStore:
+    """Return the store of one named set; ``remembered`` partitions stay in memory."""
+    return BarStore(
+        settings.store_place,
+        set_id,
+        lock_timeout_s=settings.market.lock_timeout_s,
+        remembered=remembered,
+    )

@@ -24,6 +24,7 @@ import polars as pl
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.market._files import PARQUET, State, StoreFiles, open_files
 from tradewind.market._partition import (
+    PartitionMemory,
     WriteReport,
     encode,
     merge_rows,
@@ -69,15 +70,23 @@ class BarStore:
         ``{exchange}_{market}``, such as ``binance_usdm_perp``.
     lock_timeout_s
         How long a writer waits for another one of the same series.
+    remembered
+        Partitions kept in memory, for a process that reads the same ones again and again.
     """
 
     def __init__(
-        self, root: Path | str, set_id: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S
+        self,
+        root: Path | str,
+        set_id: str,
+        *,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        remembered: int = 0,
     ) -> None:
         self.files: StoreFiles = open_files(root, lock_timeout_s)
         self.set_id = _name(set_id, "set_id")
         self._digests: dict[str, tuple[State, str]] = {}
         self._tokens: dict[str, tuple[int, int]] = {}
+        self._memory = PartitionMemory(self.files, remembered) if remembered else None
 
     @property
     def root(self) -> Path:
@@ -393,6 +402,11 @@ class BarStore:
         head: Columns = {"symbol": pl.String, "timeframe": pl.String, **columns}
         return pl.concat([empty(head), *frames])
 
+    def _partition(self, key: str, columns: Columns) -> pl.DataFrame:
+        if self._memory is None:
+            return stored(self.files, key, columns)
+        return self._memory.stored(key, columns)
+
     def _read_range(
         self,
         keys: Sequence[str],
@@ -418,7 +432,7 @@ class BarStore:
             if missing is not None and missing <= 0:
                 break
             # Retention may have removed it since it was listed.
-            rows = stored(self.files, key, columns).filter(wanted)
+            rows = self._partition(key, columns).filter(wanted)
             frames.append(rows)
             missing = None if missing is None else missing - rows.height
         found = pl.concat([empty(columns), *reversed(frames)], rechunk=True)
