@@ -66,6 +66,34 @@ def test_only_bars_closed_at_the_clock_are_read(
     assert got.equals(expected if last is None else expected.tail(last))
 
 
+def test_a_store_that_remembers_reads_what_is_stored_now(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = BarStore(store.root, store.set_id, remembered=2)
+    reads: list[str] = []
+    read = LocalFiles.read
+
+    def counted(files: LocalFiles, key: str) -> bytes:
+        reads.append(key[-15:-8])
+        return read(files, key)
+
+    def told() -> pl.DataFrame:
+        return reader.read_bars("BTCUSDT", "15m", until_ms=END, start_ms=START_MS + 3000 * STEP)
+
+    assert told().equals(BARS[3000:])
+    monkeypatch.setattr(LocalFiles, "read", counted)
+    assert told().equals(BARS[3000:])
+    assert reads == []
+    corrected = BARS[5000:5001].with_columns(pl.col("volume") * 2)
+    store.write_bars("BTCUSDT", "15m", corrected)
+    reads.clear()
+    assert told()["volume"][2000] == corrected["volume"][0]
+    assert reads == ["2025-02"]
+    assert reader.read_bars("BTCUSDT", "15m", until_ms=END).height == N  # three do not fit
+    partition(store, "2025-03").unlink()
+    assert told().height == BARS.filter(pl.col("ts") < 1_740_787_200_000)[3000:].height
+
+
 def test_a_read_opens_only_the_partitions_it_needs(store: BarStore) -> None:
     partition(store, "2025-01").write_bytes(b"broken")
     assert store.read_bars("BTCUSDT", "15m", until_ms=END, last=100).height == 100
