@@ -146,10 +146,16 @@ def test_a_request_s_id_leads_from_the_caller_to_the_log_and_the_ledger(server: 
     assert found.headers["x-request-id"] == "caller-17"
     bad = httpx.get(f"{server.url}/ml/predict?symbol=NOPE", headers=given, trust_env=False)
     assert bad.headers["x-request-id"] == "caller-17"
-    lines = [
-        json.loads(line) for line in server.output.read_text().splitlines() if "caller-17" in line
-    ]
-    good, refused = (line for line in lines if line["message"] == "request")
+
+    def lines() -> list[dict[str, Any]]:
+        written = server.output.read_text().splitlines()
+        return [json.loads(line) for line in written if "caller-17" in line and line.endswith("}")]
+
+    def of_requests() -> list[dict[str, Any]]:
+        return [line for line in lines() if line["message"] == "request"]
+
+    assert wait_until(lambda: len(of_requests()) == 2, 10), lines()  # after the answer is out
+    good, refused = sorted(of_requests(), key=lambda line: int(line["status"]))
     assert good["decision_ids"] == ["traced"]
     assert good["model_versions"] == [found.json()["model_version"]]
     assert (refused["status"], refused["error"]) == (404, "unknown_symbol")
