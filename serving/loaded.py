@@ -107,7 +107,11 @@ def load(
     )
     bundle = load_bundle(folder)
     forward = Forward(bundle, f"{name}/{version}", settings.serving.ranges)
-    batcher = ForwardBatcher(forward, max_passes=settings.serving.max_batch_passes)
+    batcher = ForwardBatcher(
+        forward,
+        max_passes=settings.serving.max_batch_passes,
+        max_wait_s=settings.serving.max_wait_s,
+    )
     model = LoadedModel(registered, bundle, batcher)
     warm(model, view, settings)
     return model

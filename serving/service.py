@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import bentoml
 
 from serving.bodies import JsonBodies
 from serving.errors import ErrorContract, status_of
 from serving.http import OPENAPI, PREFIX, api, ask_many, asks_of, passes
+from serving.places import HeavyPlaces
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.request_log import RequestLog, configure_logging, failed
 from serving.runtime import Runtime
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 SETTINGS = load_settings()
 PARENT_CHECK_S = 1.0
+HEAVY_PLACES = max(1, int(SETTINGS.serving.heavy_share * SETTINGS.serving.max_concurrency))
+PROBE_THREADS = 4
+"""Beside a thread for each request that is let in: for readiness and metrics, which never wait."""
 
 
 OTHER_NAMES = {"/metrics/prom": "/metrics", "/docs.json": f"{PREFIX}{OPENAPI}"}
@@ -64,7 +69,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         app = super().to_asgi(is_main=is_main)
         app.add_exception_handler(TradewindError, api.exception_handlers[TradewindError])
         contract = ErrorContract(
-            JsonBodies(app, SETTINGS.serving.max_body_bytes),
+            HeavyPlaces(JsonBodies(app, SETTINGS.serving.max_body_bytes), places=HEAVY_PLACES),
             retry_after_s=SETTINGS.serving.retry_after_s,
             on_error=_count_error,
         )
@@ -94,6 +99,12 @@ class Tradewind:
         api.state.runtime = self.runtime
         self.runtime.start()
         _end_with_parent()
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def make_room(self) -> None:
+        """Give every request that is let in a thread: those that wait would keep the others out."""
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = SETTINGS.serving.max_concurrency + PROBE_THREADS
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

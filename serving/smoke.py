@@ -47,6 +47,7 @@ def answer_once(settings: Settings, bundle: ModelBundle, until_ms: int) -> Predi
         ForwardBatcher(
             Forward(bundle, name, settings.serving.ranges),
             max_passes=settings.serving.max_batch_passes,
+            max_wait_s=settings.serving.max_wait_s,
         ),
     )
     clock = ManualClock(until_ms)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching import ForwardBatcher
+from tradewind.errors import ErrorCode, TradewindError
 
 
 class Slow:
@@ -31,14 +32,14 @@ class Slow:
 
 def test_a_lone_request_runs_at_once() -> None:
     forward = Slow()
-    batcher = ForwardBatcher(forward, max_passes=100)
+    batcher = ForwardBatcher(forward, max_passes=100, max_wait_s=30)
     assert batcher.run([1, 2, 3], 5) == [2, 4, 6]
     assert forward.batches == [(3, 5)]
 
 
 def test_requests_that_wait_share_a_forward() -> None:
     forward = Slow(0.1)
-    batcher = ForwardBatcher(forward, max_passes=10_000)
+    batcher = ForwardBatcher(forward, max_passes=10_000, max_wait_s=30)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda i: batcher.run([i, i + 100], 3), range(16)))
     assert answers == [[2 * i, 2 * (i + 100)] for i in range(16)]
@@ -48,7 +49,7 @@ def test_requests_that_wait_share_a_forward() -> None:
 
 def test_a_batch_keeps_to_the_bound_on_passes() -> None:
     forward = Slow(0.05)
-    batcher = ForwardBatcher(forward, max_passes=40)
+    batcher = ForwardBatcher(forward, max_passes=40, max_wait_s=30)
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda i: batcher.run([i], 10), range(12)))
     assert max(rows * passes for rows, passes in forward.batches) <= 40
@@ -56,7 +57,7 @@ def test_a_batch_keeps_to_the_bound_on_passes() -> None:
 
 def test_different_numbers_of_passes_are_not_mixed() -> None:
     forward = Slow(0.05)
-    batcher = ForwardBatcher(forward, max_passes=1000)
+    batcher = ForwardBatcher(forward, max_passes=1000, max_wait_s=30)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda i: batcher.run([i], 1 + i % 2), range(8)))
     assert answers == [[2 * i] for i in range(8)]
@@ -65,13 +66,13 @@ def test_different_numbers_of_passes_are_not_mixed() -> None:
 
 
 def test_a_request_larger_than_the_bound_still_runs() -> None:
-    batcher = ForwardBatcher(Slow(), max_passes=2)
+    batcher = ForwardBatcher(Slow(), max_passes=2, max_wait_s=30)
     assert batcher.run([1, 2, 3], 10) == [2, 4, 6]
 
 
 def test_a_bad_row_fails_its_own_request_only() -> None:
     forward = Slow(0.1)
-    batcher = ForwardBatcher(forward, max_passes=1000)
+    batcher = ForwardBatcher(forward, max_passes=1000, max_wait_s=30)
     start = threading.Barrier(6)
 
     def ask(row: int) -> list[int] | str:
@@ -89,7 +90,7 @@ def test_a_bad_row_fails_its_own_request_only() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=12))
 def test_every_request_gets_its_own_answers(shapes: list[tuple[int, int]]) -> None:
-    batcher = ForwardBatcher(Slow(), max_passes=6)
+    batcher = ForwardBatcher(Slow(), max_passes=6, max_wait_s=30)
     rows = [[100 * i + j for j in range(count)] for i, (count, _) in enumerate(shapes)]
     with ThreadPoolExecutor(4) as pool:
         answers = list(
@@ -100,4 +101,62 @@ def test_every_request_gets_its_own_answers(shapes: list[tuple[int, int]]) -> No
 
 def test_an_error_of_the_forward_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="row -1"):
-        ForwardBatcher(Slow(), max_passes=5).run([-1], 1)
+        ForwardBatcher(Slow(), max_passes=5, max_wait_s=30).run([-1], 1)
+
+
+def test_a_finished_request_does_not_wait_for_the_next_forward() -> None:
+    forward = Slow(0.2)
+    batcher = ForwardBatcher(forward, max_passes=2, max_wait_s=30)
+    begun: dict[int, int] = {}
+
+    def ask(row: int) -> None:
+        batcher.run([row], 1)
+        begun[row] = len(forward.batches)
+
+    threads = [threading.Thread(target=ask, args=(row,)) for row in range(7)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    # One alone, then pairs in the order of asking; at most the next forward has begun meanwhile.
+    for row, own in enumerate([1, 2, 2, 3, 3, 4, 4]):
+        assert own <= begun[row] <= own + 1, begun
+
+
+def test_a_request_whose_turn_does_not_come_is_withdrawn() -> None:
+    go = threading.Event()
+    seen: list[list[int]] = []
+
+    def forward(rows: Sequence[int], passes: int) -> list[int]:
+        seen.append(list(rows))
+        go.wait(10)
+        return list(rows)
+
+    batcher = ForwardBatcher(forward, max_passes=10, max_wait_s=0.05)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(batcher.run, [1], 1)
+        while not seen:
+            time.sleep(0.001)
+        with pytest.raises(TradewindError, match="turn did not come") as refusal:
+            batcher.run([2], 1)
+        assert refusal.value.code is ErrorCode.OVERLOADED
+        go.set()
+        assert first.result() == [1]
+    assert batcher.run([3], 1) == [3]
+    assert seen == [[1], [3]], "what was withdrawn is not computed"
+
+
+def test_the_turn_is_passed_on_after_a_failure() -> None:
+    forward = Slow(0.05)
+    batcher = ForwardBatcher(forward, max_passes=1, max_wait_s=30)
+
+    def ask(row: int) -> list[int] | str:
+        try:
+            return batcher.run([row], 1)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, [1, -1, 2, -1, 3, -1, 4, -1]))
+    assert answers == [[2], "row -1", [4], "row -1", [6], "row -1", [8], "row -1"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from tradewind.models.bundle import ModelBundle
 
 Bundles = dict[str, ModelBundle]
 WINDOW = 16
+LIMIT, HEAVY = 8, 6
+"""Places in the app of these tests, and those of them that deep requests may take."""
 
 
 @dataclass
@@ -47,7 +50,7 @@ def served(
     make_world: Callable[..., World], bundles: Bundles, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     world = make_world(
-        serving={"poll_s": 0.2, "flush_s": 0.1, "gauges_s": 0.2, "max_concurrency": 8}
+        serving={"poll_s": 0.2, "flush_s": 0.1, "gauges_s": 0.2, "max_concurrency": LIMIT}
     )
     world.point(world.register(bundles["btc"]))
     world.point(world.register(bundles["deep"]))
@@ -226,34 +229,92 @@ def test_whatever_cannot_be_read_has_the_same_form(
     refused(answer, status, "bad_input")
 
 
-def test_an_overload_is_refused_at_once_and_says_when_to_come_back(served: Served) -> None:
-    limit = served.world.settings.serving.max_concurrency
-    model = served.runtime.table.snapshot.resolve("transformer", "BTCUSDT")
-    start = threading.Barrier(limit + 12)
+@contextlib.contextmanager
+def held(served: Served, family: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Hold every forward of a family's model until the end."""
+    batcher = served.runtime.table.snapshot.resolve(family, "BTCUSDT").batcher
+    forward, go = batcher._forward, threading.Event()
+
+    def late(rows: Any, passes: int) -> Any:
+        go.wait(20)
+        return forward(rows, passes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batcher, "_forward", late)
+        try:
+            yield batcher
+        finally:
+            go.set()
+
+
+def ask_at_once(pool: ThreadPoolExecutor, url: str, count: int) -> list[Future[httpx.Response]]:
+    start = threading.Barrier(count)
 
     def ask(_: int) -> httpx.Response:
         start.wait()
-        return httpx.get(
-            f"{served.url}/ml/predict_deep?symbol=BTCUSDT", trust_env=False, timeout=30
-        )
+        return httpx.get(url, trust_env=False, timeout=30)
 
-    with model.batcher._turn, ThreadPoolExecutor(limit + 12) as pool:
-        pending = [pool.submit(ask, i) for i in range(limit + 12)]
-        deadline = time.monotonic() + 20
-        while sum(item.done() for item in pending) < 12 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        early = [item.result() for item in pending if item.done()]
-        assert len(early) == 12, "the others wait for the model"
-        for answer in early:
-            refused(answer, 429, "overloaded")
-            assert int(answer.headers["retry-after"]) >= 1
-        assert served.get("/livez").status_code == 200
-        model.batcher._turn.release()
-        try:
-            late = [item.result() for item in pending]
-        finally:
-            model.batcher._turn.acquire()
-    assert sorted(answer.status_code for answer in late) == [200] * limit + [429] * 12
+    return [pool.submit(ask, number) for number in range(count)]
+
+
+def first_done(pending: list[Future[httpx.Response]], count: int) -> list[httpx.Response]:
+    deadline = time.monotonic() + 20
+    while sum(item.done() for item in pending) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [item.result() for item in pending if item.done()]
+
+
+@pytest.mark.parametrize(
+    ("path", "family", "places"),
+    [("predict", "lightgbm", LIMIT), ("predict_deep", "transformer", HEAVY)],
+)
+def test_an_overload_is_refused_at_once_and_says_when_to_come_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, family: str, places: int
+) -> None:
+    url = f"{served.url}/ml/{path}?symbol=BTCUSDT"
+    with ThreadPoolExecutor(places + 12) as pool:
+        with held(served, family, monkeypatch):
+            pending = ask_at_once(pool, url, places + 12)
+            early = first_done(pending, 12)
+            assert len(early) == 12, "the others wait for the model"
+            for answer in early:
+                refused(answer, 429, "overloaded")
+                assert int(answer.headers["retry-after"]) >= 1
+        late = [item.result() for item in pending]
+    assert sorted(answer.status_code for answer in late) == [200] * places + [429] * 12
+
+
+def test_waiting_deep_requests_leave_the_others_a_place(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{served.url}/ml/predict_deep?symbol=BTCUSDT"
+    with ThreadPoolExecutor(HEAVY + 3) as pool:
+        with held(served, "transformer", monkeypatch):
+            pending = ask_at_once(pool, url, HEAVY + 3)
+            assert len(first_done(pending, 3)) == 3
+            for path in ("/livez", "/readyz", "/metrics", "/metrics/prom", "/ml/models/status"):
+                assert served.get(path).status_code == 200, path
+            assert served.get("/ml/predict", symbol="BTCUSDT").status_code == 200
+            refused(served.http.post("/predict_deep", json={"symbols": ["X"]}), 429, "overloaded")
+        late = [item.result() for item in pending]
+    assert sorted(answer.status_code for answer in late) == [200] * HEAVY + [429] * 3
+
+
+def test_a_turn_that_does_not_come_is_a_refusal(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{served.url}/ml/predict_deep?symbol=BTCUSDT"
+    with ThreadPoolExecutor(3) as pool:
+        with held(served, "transformer", monkeypatch) as batcher:
+            monkeypatch.setattr(batcher, "_max_wait_s", 0.1)
+            pending = ask_at_once(pool, url, 3)
+            early = first_done(pending, 2)
+            assert len(early) == 2
+            for answer in early:
+                assert "max_wait_s" in refused(answer, 503, "overloaded")["detail"]
+                assert int(answer.headers["retry-after"]) >= 1
+        late = [item.result() for item in pending]
+    assert sorted(answer.status_code for answer in late) == [200, 503, 503]
 
 
 def test_status_shows_what_is_loaded(served: Served) -> None:
