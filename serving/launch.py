@@ -14,6 +14,7 @@ from tradewind.errors import ErrorCode, TradewindError
 from tradewind.settings import Settings
 
 PREFIX = "TRADEWIND_"
+MALLOC_ARENAS = 2
 PORT_WAIT_S = 5.0
 PORT_LOOK_S = 0.1
 
@@ -56,6 +57,8 @@ def environment(settings: Settings, base: Mapping[str, str] | None = None) -> di
         # One thread a process: spinning threads cost far more than they bring on few cores.
         "OMP_NUM_THREADS": str(settings.deep.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Any thread may run a forward, and glibc keeps the memory it freed for each few threads.
+        "MALLOC_ARENA_MAX": str(MALLOC_ARENAS),
         # BentoML keeps its metrics' files here; two servers must not share them.
         "BENTOML_HOME": str(home / "serving" / f"bentoml-{settings.serving.port}"),
         "BENTOML_DO_NOT_TRACK": "true",

@@ -59,6 +59,13 @@ def test_what_the_caller_has_set_for_libraries_wins(
     assert variables["TRADEWIND_HOME"] != "/else"
 
 
+def test_threads_and_memory_of_the_worker_are_held_down(
+    make_settings: Callable[..., Settings],
+) -> None:
+    variables = environment(make_settings(), {})
+    assert (variables["OMP_NUM_THREADS"], variables["MALLOC_ARENA_MAX"]) == ("1", "2")
+
+
 def test_a_taken_port_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
