@@ -66,8 +66,11 @@ class ManyAnswer(BaseModel):
     problems: list[dict[str, str]]
 
 
-def running(request: Request) -> Runtime:
-    """Return the runtime that the service has put into the app."""
+async def running(request: Request) -> Runtime:
+    """Return the runtime that the service has put into the app.
+
+    A coroutine although it waits for nothing: FastAPI hands a plain function to a thread.
+    """
     runtime = getattr(request.app.state, "runtime", None)
     if not isinstance(runtime, Runtime):
         raise TradewindError(
