@@ -7,10 +7,10 @@ STAMP   = $(VENV)/.installed
 ROOMS   = tradewind registry serving policy assets pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow test-all check docs pictures format lock clean hooks bento
+.PHONY: help install demo up test test-slow test-all check docs bench-serving pictures format lock clean hooks bento
 
 help:  ## Show what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## Create the environment from the lock
 
@@ -49,6 +49,9 @@ docs: install  ## Build the documentation into site/
 bento: install  ## Serving as a folder that runs outside the repository, into var/bento
 	TRADEWIND_HOME=var BENTOML_HOME=$(CURDIR)/var/bento BENTOML_DO_NOT_TRACK=true \
 	  $(BIN)/bentoml build --version $$(git rev-parse --short HEAD 2>/dev/null || echo dev) .
+
+bench-serving: install  ## Measure serving, alone on the machine (about 15 minutes)
+	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.serving
 
 pictures: install  ## Take the documentation's screenshots anew (needs Chromium and bars)
 	PICTURES=docs/pictures $(BIN)/python -m pytest tests/browser -m slow
