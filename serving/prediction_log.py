@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Protocol
 
 from tradewind.errors import TradewindError
 from tradewind.ledger.records import PredictionRecord
 
 log = logging.getLogger("tradewind.serving")
+
+ROWS_A_COMMIT = 200
+"""So few that a commit takes some 20 ms: an order's intent waits for the same ledger."""
+GIVE_WAY_S = 0.01
+"""Pause between two commits, in which a waiting writer's turn comes."""
 
 
 class PredictionSink(Protocol):
@@ -65,14 +72,20 @@ class PredictionLog:
             self._on_drop(len(records) - room)
 
     def flush(self) -> None:
-        """Write what is queued; on a ledger error keep it for the next time."""
-        with self._mutex:
-            batch = tuple(self._queue)
-        if batch and self._write(batch):
+        """Write what is queued by now, in parts; on a ledger error keep it for the next time."""
+        left = len(self._queue)
+        while left > 0:
+            with self._mutex:
+                batch = tuple(islice(self._queue, min(left, ROWS_A_COMMIT)))
+            if not self._write(batch):
+                break
             with self._mutex:
                 # Only this thread takes records out, so the first ones are still the batch.
                 for _ in batch:
                     self._queue.popleft()
+            left -= len(batch)
+            if left > 0:
+                time.sleep(GIVE_WAY_S)
         self._on_depth(len(self._queue))
 
     def _write(self, batch: Sequence[PredictionRecord]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from serving.prediction_log import PredictionLog
+from serving.prediction_log import ROWS_A_COMMIT, PredictionLog
 from tests.support.predictions import prediction
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import open_ledger
@@ -22,11 +22,14 @@ class Sink:
     def __init__(self) -> None:
         self.down = False
         self.written: list[str] = []
+        self.commits: list[int] = []
+        self.down_after: int | None = None
 
     def record_predictions(self, records: Sequence[PredictionRecord]) -> int:
-        if self.down:
+        if self.down or len(self.commits) == self.down_after:
             raise TradewindError(ErrorCode.LEDGER_UNAVAILABLE, "ledger is down", "Start it")
         self.written += [item.request_id for item in records]
+        self.commits.append(len(records))
         return len(records)
 
 
@@ -74,6 +77,21 @@ def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
     log.flush()
     assert sink.written == ["request-0", "request-1", "request-2"]
     assert seen.dropped == 3
+
+
+def test_what_an_outage_left_is_written_in_short_commits() -> None:
+    sink, seen = Sink(), Seen()
+    total = 2 * ROWS_A_COMMIT + 50
+    log = make(sink, seen, capacity=total)
+    log.put([record(i) for i in range(total)])
+    sink.down_after = 1
+    log.flush()
+    assert seen.depth == total - ROWS_A_COMMIT
+    sink.down_after = None
+    log.flush()
+    assert sink.commits == [ROWS_A_COMMIT, ROWS_A_COMMIT, 50]
+    assert sink.written == [f"request-{i}" for i in range(total)]
+    assert seen.depth == 0
 
 
 def test_the_real_ledger_keeps_each_answer_once(make_settings: Callable[..., Settings]) -> None:
