@@ -27,8 +27,8 @@ from benchmarks._soak_oracle import TOLERANCE, Oracle, Point
 
 SWAP_LIMIT_S = 10.0
 DEEP_SHARE = 0.6
-SIDE_RATE = 1.0
-"""Ensemble requests for all symbols, a second, beside either load."""
+SIDE_RATE = 0.2
+"""Ensemble requests for all symbols, a second, beside either load: few, they are deep rows too."""
 DWELL_S = 0.2
 ALARM_LIMIT_S = 20.0
 BAR_MS = 900_000
