@@ -1,8 +1,9 @@
 """The real service, in which versions named in a file sleep or raise when they are asked.
 
 Started as ``bentoml serve benchmarks._faulty_service:Tradewind`` by `_soak_shadow`, never by
-anything that trades. ``faults.json`` in the settings' home maps a version (``tradewind.…/2``) to
-``sleep`` or ``raise``; its warm-up, the first forward, is sound, or it would never be loaded.
+anything that trades, and never imported by anything else. ``faults.json`` in the settings' home
+maps a version (``tradewind.…/2``) to ``sleep`` or ``raise``; its warm-up, the first forward, is
+sound, or it would never be loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import serving.loaded
+from benchmarks._faults import FAULTS_FILE, SLEEP_S
 from serving.service import SETTINGS
 from serving.service import Tradewind as Tradewind
 from tradewind.models.bundle import ModelBundle
 
-FAULTS_FILE = "faults.json"
-SLEEP_S = 5.0
 WARM_UPS = 1
 
 _load_bundle = serving.loaded.load_bundle

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import polars as pl
 
-from benchmarks._faulty_service import FAULTS_FILE, SLEEP_S
+from benchmarks._faults import FAULTS_FILE, SLEEP_S
 from benchmarks._serving_world import ServingWorld, make_world, running
 from benchmarks._soak_load import Call, metric, stretch
 from tradewind.ledger import open_ledger
