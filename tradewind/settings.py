@@ -221,18 +221,9 @@ class ServingSettings(Section):
     max_samples: int = Field(1000, ge=1)
     staleness_limit_s: float = Field(300, ge=0)
     poll_s: float = Field(2.0, gt=0, description="how often an alias change is looked for")
-    max_concurrency: int = Field(
-        96, ge=1, description="requests answered at the same time; what is beyond is refused (429)"
-    )
-    heavy_share: float = Field(
-        0.75,
-        gt=0,
-        le=1,
-        description="share of them that deep, ensemble and many-symbol requests may be",
-    )
-    max_wait_s: float = Field(
-        10, gt=0, description="how long a request may wait for its model's turn (then 503)"
-    )
+    max_concurrency: int = Field(96, ge=1, description="requests answered at once; beyond: 429")
+    heavy_share: float = Field(0.75, gt=0, le=1, description="of them, for deep and large ones")
+    max_wait_s: float = Field(10, gt=0, description="wait for a model's turn; beyond: 503")
     timeout_s: float = Field(30, gt=0)
     members_poll_s: float = Field(2.0, gt=0, description="how often member states are read")
     flush_s: float = Field(1.0, gt=0, description="prediction-log flush interval")
