@@ -50,7 +50,7 @@ bento: install  ## Serving as a folder that runs outside the repository, into va
 	TRADEWIND_HOME=var BENTOML_HOME=$(CURDIR)/var/bento BENTOML_DO_NOT_TRACK=true \
 	  $(BIN)/bentoml build --version $$(git rev-parse --short HEAD 2>/dev/null || echo dev) .
 
-bench-serving: install  ## Measure serving, alone on the machine (about 15 minutes)
+bench-serving: install  ## Measure serving, alone on the machine (about 10 minutes)
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m benchmarks.serving
 
 pictures: install  ## Take the documentation's screenshots anew (needs Chromium and bars)
