@@ -37,6 +37,8 @@ SQLITE_FULL, SQLITE_IOERR_WRITE = 13, 778
 POSTGRES_DISK_FULL = "53100"
 MIGRATION_LOCK = 7_201_934
 WAL_RETRY_S = 0.02
+ROWS_A_STATEMENT = 25
+"""Rows of one INSERT where many are written."""
 
 
 def ledger_error(error: Exception, url: URL) -> TradewindError:
@@ -184,6 +186,9 @@ class Database:
         insert = sqlite.insert if self.is_sqlite else postgresql.insert
         # Drivers disagree about row counts of ignored rows; what was returned was inserted.
         statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+        # Each number of rows is an SQL text of its own, which the driver keeps prepared: pages
+        # of one size leave few of them.
+        statement = statement.execution_options(insertmanyvalues_page_size=ROWS_A_STATEMENT)
         return len(connection.execute(statement, list(rows)).all())
 
     def upsert(self, connection: Connection, table: Table, row: dict[str, Any]) -> None:
