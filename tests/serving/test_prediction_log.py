@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Engine, event
 
 from serving.prediction_log import ROWS_A_COMMIT, PredictionLog
 from tests.support.predictions import prediction
 from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import open_ledger
+from tradewind.ledger.database import ROWS_A_STATEMENT
 from tradewind.ledger.records import PredictionRecord
 from tradewind.settings import Settings
 
@@ -104,3 +108,26 @@ def test_the_real_ledger_keeps_each_answer_once(make_settings: Callable[..., Set
     ledger.close()
     assert sorted(rows["request_id"]) == ["request-1", "request-2"]
     assert rows["latency_ms"].to_list() == [1.5, 1.5]
+
+
+def test_batches_of_all_sizes_need_few_statements(make_settings: Callable[..., Settings]) -> None:
+    """Every SQL text stays prepared in the driver: one a batch size was memory that grew."""
+    ledger = open_ledger(make_settings())
+    texts: set[str] = set()
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT"):
+            texts.add(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        sizes = range(1, 4 * ROWS_A_STATEMENT, 3)
+        for size in sizes:
+            ledger.record_predictions(
+                [replace(record(i), request_id=f"{size}-{i}") for i in range(size)]
+            )
+        assert len(ledger.predictions()) == sum(sizes)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        ledger.close()
+    assert 0 < len(texts) <= ROWS_A_STATEMENT
