@@ -63,6 +63,7 @@ class ServingMetrics:
     def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+        self.namespace = namespace
         where = self.registry = registry or REGISTRY
 
         def gauge(name: str, text: str, *labels: str, workers: WorkerMode = LATEST) -> Gauge:
@@ -122,6 +123,7 @@ class ServingMetrics:
         self.few_members = counter(
             "few_members", "Ensemble answers of fewer than two members", "symbol"
         )
+        self.ready = gauge("workers_ready", "Workers that have loaded every champion", workers=SUM)
         self.log_depth = gauge("log_queue_depth", "Predictions waiting to be written", workers=SUM)
         self.log_dropped = counter("log_dropped", "Predictions lost because the queue was full")
         self.predictions = counter(
@@ -268,6 +270,15 @@ class ServingMetrics:
         """Show that a background thread has just ended a round, a good one or not."""
         self.round_ended.labels(thread).set_to_current_time()
 
+    def workers_ready(self) -> int:
+        """Return how many workers of this server have loaded every champion."""
+        from prometheus_client import CollectorRegistry, multiprocess
+
+        forget_dead_workers()
+        every = CollectorRegistry()
+        multiprocess.MultiProcessCollector(every)  # type: ignore[no-untyped-call]
+        return round(every.get_sample_value(f"{self.namespace}_ml_workers_ready") or 0)
+
     def registry_reachable(self, reachable: bool) -> None:
         """Show whether the registry answered the last poll."""
         self.registry_up.set(int(reachable))
@@ -284,7 +295,15 @@ def forget_dead_workers() -> list[int]:
     from prometheus_client import multiprocess
 
     found = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")}
-    dead = sorted(int(pid) for pid in found if pid.isdecimal() and not psutil.pid_exists(int(pid)))
+    dead = sorted(int(pid) for pid in found if pid.isdecimal() and not _alive(int(pid)))
     for pid in dead:
         multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     return dead
+
+
+def _alive(pid: int) -> bool:
+    """Tell whether a process runs: one that ended and was not asked after yet does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from serving.background import Repeater
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from registry.tracking import Tracking
+
+FIRST_MODELS_S = 60.0
+"""One of several workers takes requests after that time, whether it has its models or not."""
 
 
 class Runtime:
@@ -83,13 +87,14 @@ class Runtime:
                 on_round=self.metrics.round_done,
             )
             for name, job, every_s in (
-                ("model-table", self.table.refresh, serving.poll_s),
+                ("model-table", self._follow_registry, serving.poll_s),
                 ("member-state", self.table.refresh_members, serving.members_poll_s),
                 ("warm-rows", self.view.warm, serving.warm_s),
                 ("market-state", self.market.refresh, serving.gauges_s),
                 ("prediction-log", self.log.flush, serving.flush_s),
             )
         ]
+        self._followed = threading.Event()
         self.metrics.expect(
             settings.market.symbols,
             threads=[thread.name for thread in self._threads],
@@ -97,10 +102,16 @@ class Runtime:
         )
 
     def start(self) -> None:
-        """Start following the registry, writing the log and showing the market's state."""
+        """Start following the registry, writing the log and showing the market's state.
+
+        One of several workers waits for its models, so that it takes no request before: the
+        others are there meanwhile.
+        """
         for thread in self._threads:
             thread.start()
         self.shadow.start()
+        if self.settings.serving.workers > 1:
+            self._followed.wait(FIRST_MODELS_S)
 
     def stop(self) -> None:
         """Stop the threads, flush what is logged, and close the ledger."""
@@ -109,6 +120,14 @@ class Runtime:
             thread.stop()
         self.log.flush()
         self.ledger.close()
+
+    def _follow_registry(self) -> None:
+        """Poll the registry, and show the other workers whether this one is ready."""
+        try:
+            self.table.refresh()
+            self.metrics.ready.set(int(self.not_ready() is None))
+        finally:
+            self._followed.set()
 
     def not_ready(self) -> TradewindError | None:
         """Return why not every traded symbol can be served, None if all can."""

@@ -1,4 +1,4 @@
-"""The BentoML service: one process holds the models, one error contract stands around it.
+"""The BentoML service: each worker holds the models, one error contract stands around it.
 
 Started by `serving.launch`, or by ``bentoml serve serving.service:Tradewind``; the worker
 process reads its settings from the environment and from ``tradewind.toml``.
@@ -20,6 +20,7 @@ import bentoml
 from serving.bodies import JsonBodies
 from serving.errors import ErrorContract, status_of
 from serving.http import OPENAPI, PREFIX, api, ask_many, asks_of, passes
+from serving.metrics import forget_dead_workers
 from serving.places import HeavyPlaces
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.request_log import RequestLog, configure_logging, failed
@@ -79,7 +80,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
 @bentoml.service(
     name="tradewind",
     service_class=ContractService,
-    workers=1,
+    workers=SETTINGS.serving.workers,
     threads=SETTINGS.serving.threads,
     traffic={
         "timeout": SETTINGS.serving.timeout_s,
@@ -95,6 +96,7 @@ class Tradewind:
     def __init__(self) -> None:
         if bentoml.server_context.worker_index is not None:  # in a test others own the logging
             configure_logging(SETTINGS.serving.log_format)
+        forget_dead_workers()
         self.runtime = Runtime(SETTINGS)
         api.state.runtime = self.runtime
         self.runtime.start()
@@ -119,6 +121,13 @@ class Tradewind:
             expired = problem.code is ErrorCode.MODEL_EXPIRED
             code = problem.code if expired else ErrorCode.NO_CHAMPION
             raise TradewindError(code, problem.detail, problem.hint)
+        workers, own = SETTINGS.serving.workers, int(bentoml.server_context.worker_index or 0)
+        if own and workers > 1 and (ready := self.runtime.metrics.workers_ready()) < workers:
+            raise TradewindError(
+                ErrorCode.NO_CHAMPION,
+                f"{ready} of {workers} workers have loaded every champion",
+                "Wait some seconds; serving's log says what a worker waits for",
+            )
         return True
 
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]

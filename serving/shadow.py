@@ -202,4 +202,6 @@ class ShadowDesk:
         question = replace(job.question, alias=CHALLENGER)
         prediction = answer_of(self._settings, question, ready, known)
         latency_ms = (time.perf_counter() - started) * 1000
-        return PredictionRecord(prediction, "shadow", latency_ms, uuid.uuid4().hex)
+        # The same of each worker, and after a restart: the ledger keeps a decision's answer once.
+        request_id = uuid.uuid5(uuid.NAMESPACE_OID, "|".join(job.key)).hex
+        return PredictionRecord(prediction, "shadow", latency_ms, request_id)

@@ -232,6 +232,9 @@ class ServingSettings(Section):
         "auto", description="of serving's lines on stderr; auto: JSON unless it is a terminal"
     )
     threads: int = Field(8, ge=1, description="threads of BentoML's own API")
+    workers: int = Field(
+        1, ge=1, description="processes behind the port, each with all models; about one a core"
+    )
     shadow: bool = Field(True, description="challengers answer too, off the reply path")
     canary_share: Fraction = Field(
         0.10, description="share of decisions that the canary answers, where there is one"

@@ -45,3 +45,22 @@ def test_one_bad_round_is_counted_and_the_next_one_comes() -> None:
 
 def test_stopping_one_that_never_started_returns() -> None:
     Repeater("idle", lambda: None, every_s=1, on_failure=lambda _: None).stop()
+
+
+def test_a_thread_shows_its_rounds_also_failed_ones() -> None:
+    rounds: list[str] = []
+    twice = threading.Event()
+
+    def note(name: str) -> None:
+        rounds.append(name)
+        if len(rounds) == 2:
+            twice.set()
+
+    def job() -> None:
+        raise RuntimeError("always")
+
+    repeater = Repeater("fragile", job, every_s=0.01, on_failure=lambda _: None, on_round=note)
+    repeater.start()
+    assert twice.wait(5)
+    repeater.stop()
+    assert set(rounds) == {"fragile"}
