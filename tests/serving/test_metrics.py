@@ -34,7 +34,9 @@ READ = """
 from prometheus_client import CollectorRegistry, multiprocess
 from serving.metrics import ServingMetrics
 
-print(ServingMetrics("shop").workers_ready())
+metrics = ServingMetrics("shop")
+metrics.registry_up.set(1)  # this process is a worker as well, which is not ready
+print(metrics.workers_ready())
 every = CollectorRegistry()
 multiprocess.MultiProcessCollector(every)
 for name, labels in (
