@@ -1,12 +1,17 @@
 """How anyone calls serving: one typed client, blocking and asynchronous.
 
-A read is repeated, a few times, when the connection fails before an answer; an answer,
-good or bad, is never asked for twice. The engine's many-symbol request is repeated only if
-the connection was refused, that is, if nothing had been sent.
+A read is repeated, a few times, when the connection fails before the whole answer is there, and
+when an overloaded server says in Retry-After how soon to come back; any other answer, good or bad,
+is never asked for twice. The engine's many-symbol request is repeated only if the connection was
+refused, that is, if nothing had been sent. ``timeout_s`` is for each try as a whole: a server that
+sends its answer drop by drop is given up as one that sends nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -15,6 +20,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
@@ -27,8 +33,14 @@ from tradewind.settings import ServingSettings
 
 Kind = Literal["lightgbm", "deep", "ensemble"]
 START_COMMAND = "tradewind serve"
-CONNECTION_FAILURES = (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError)
+CONNECTION_FAILURES = (
+    httpx.ConnectError,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)
 NOTHING_SENT = (httpx.ConnectError,)
+OVERLOADS = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 class ServingProblem(BaseModel):
@@ -56,6 +68,35 @@ class _Request:
     body: Mapping[str, Any] | None = None
     repeat_on: tuple[type[httpx.TransportError], ...] = CONNECTION_FAILURES
 
+    @property
+    def is_read(self) -> bool:
+        """Tell whether it may be sent again although the server has taken it."""
+        return self.method == "GET"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A whole answer: status, body, and the seconds of Retry-After where it has them."""
+
+    url: str
+    status: int
+    body: bytes
+    retry_after_s: float | None
+
+    @classmethod
+    def of(cls, response: httpx.Response, body: bytes) -> _Answer:
+        after = response.headers.get("retry-after", "")
+        seconds = float(after) if after.isascii() and after.isdecimal() else None
+        return cls(str(response.request.url), response.status_code, body, seconds)
+
+
+class _AskAgainError(Exception):
+    """The server is overloaded, and says when to come back."""
+
+    def __init__(self, answer: _Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
 
 @dataclass(frozen=True)
 class _Config:
@@ -65,6 +106,7 @@ class _Config:
     timeout_s: float
     attempts: int
     backoff_s: float
+    longest_wait_s: float
     n_samples: int
 
     def samples(self, asked: int | None) -> int:
@@ -82,10 +124,26 @@ class _Config:
         """Return tenacity's options: bounded repeats, growing pauses, the last error raised."""
         return {
             "stop": stop_after_attempt(self.attempts),
-            "wait": wait_exponential(multiplier=self.backoff_s, max=self.timeout_s),
-            "retry": retry_if_exception_type(request.repeat_on),
+            "wait": self._pause,
+            "retry": retry_if_exception_type((*request.repeat_on, _AskAgainError)),
             "reraise": True,
         }
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Return the seconds before the next try: the server's, else growing ones."""
+        failure = None if state.outcome is None else state.outcome.exception()
+        if isinstance(failure, _AskAgainError):
+            return failure.answer.retry_after_s or 0.0
+        return wait_exponential(multiplier=self.backoff_s, max=self.timeout_s)(state)
+
+    def settled(self, request: _Request, answer: _Answer) -> _Answer:
+        """Return the answer, unless it says to ask again soon and that may be done."""
+        after = answer.retry_after_s
+        if not request.is_read or answer.status not in OVERLOADS or after is None:
+            return answer
+        if after > self.longest_wait_s:
+            return answer
+        raise _AskAgainError(answer)
 
 
 def _config(url: str | None, settings: ServingSettings | None, timeout_s: float | None) -> _Config:
@@ -95,6 +153,7 @@ def _config(url: str | None, settings: ServingSettings | None, timeout_s: float 
         timeout_s=timeout_s or chosen.client_timeout_s,
         attempts=chosen.client_attempts,
         backoff_s=chosen.client_backoff_s,
+        longest_wait_s=chosen.client_longest_wait_s,
         n_samples=chosen.n_samples,
     )
 
@@ -144,20 +203,42 @@ class ServingClient:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, symbol: str, *, decision_id: str | None = None) -> Prediction:
-        """Return the boosted-tree champion's prediction."""
-        return _prediction(self._json(_predict(symbol, decision_id)))
+    def predict(
+        self,
+        symbol: str,
+        *,
+        decision_id: str | None = None,
+        allow_stale: bool = False,
+        model_version: str | int | None = None,
+        alias: str | None = None,
+    ) -> Prediction:
+        """Return the boosted-tree champion's prediction.
+
+        ``model_version`` (a number, or ``tradewind.FAMILY.KEY/N``) or ``alias`` chooses another
+        version, to look into it: such an answer is not logged.
+        """
+        chosen = _choice(decision_id, allow_stale, model_version, alias)
+        return _prediction(self._json(_predict(symbol, chosen)))
 
     def predict_deep(
-        self, symbol: str, *, n_samples: int | None = None, shadow: bool = False
+        self,
+        symbol: str,
+        *,
+        n_samples: int | None = None,
+        shadow: bool = False,
+        seed: int | None = None,
+        decision_id: str | None = None,
+        allow_stale: bool = False,
+        model_version: str | int | None = None,
+        alias: str | None = None,
     ) -> Prediction:
         """Return the deep champion's prediction over ``n_samples`` passes (20 unless set).
 
         With ``shadow`` the challenger answers; there may be none (``no_challenger``).
         """
-        return _prediction(
-            self._json(_predict_deep(symbol, self._config.samples(n_samples), shadow))
-        )
+        chosen = _choice(decision_id, allow_stale, model_version, alias, seed)
+        passes = self._config.samples(n_samples)
+        return _prediction(self._json(_predict_deep(symbol, passes, shadow, chosen)))
 
     def predict_ensemble(self, symbol: str) -> Prediction:
         """Return the ensemble's prediction, with every member's vote."""
@@ -198,12 +279,25 @@ class ServingClient:
         try:
             for attempt in Retrying(**self._config.retry_options(request)):
                 with attempt:
-                    answer = self._http.request(
-                        request.method, request.path, params=request.params, json=request.body
-                    )
-        except httpx.TransportError as error:
+                    answer = self._config.settled(request, self._whole(request))
+        except _AskAgainError as error:
+            answer = error.answer
+        except httpx.RequestError as error:
             raise _unreachable(self._config, error) from error
         return _checked(answer)
+
+    def _whole(self, request: _Request) -> _Answer:
+        """Return the whole answer, or give it up when its time is over."""
+        deadline = time.monotonic() + self._config.timeout_s
+        with self._http.stream(
+            request.method, request.path, params=request.params, json=request.body
+        ) as response:
+            body = bytearray()
+            for part in response.iter_bytes():
+                body += part
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("", request=response.request)
+            return _Answer.of(response, bytes(body))
 
 
 class AsyncServingClient:
@@ -236,17 +330,39 @@ class AsyncServingClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def predict(self, symbol: str, *, decision_id: str | None = None) -> Prediction:
-        """Return the boosted-tree champion's prediction."""
-        return _prediction(await self._json(_predict(symbol, decision_id)))
+    async def predict(
+        self,
+        symbol: str,
+        *,
+        decision_id: str | None = None,
+        allow_stale: bool = False,
+        model_version: str | int | None = None,
+        alias: str | None = None,
+    ) -> Prediction:
+        """Return the boosted-tree champion's prediction.
+
+        ``model_version`` (a number, or ``tradewind.FAMILY.KEY/N``) or ``alias`` chooses another
+        version, to look into it: such an answer is not logged.
+        """
+        chosen = _choice(decision_id, allow_stale, model_version, alias)
+        return _prediction(await self._json(_predict(symbol, chosen)))
 
     async def predict_deep(
-        self, symbol: str, *, n_samples: int | None = None, shadow: bool = False
+        self,
+        symbol: str,
+        *,
+        n_samples: int | None = None,
+        shadow: bool = False,
+        seed: int | None = None,
+        decision_id: str | None = None,
+        allow_stale: bool = False,
+        model_version: str | int | None = None,
+        alias: str | None = None,
     ) -> Prediction:
         """Return the deep champion's (with ``shadow`` the challenger's) prediction."""
-        return _prediction(
-            await self._json(_predict_deep(symbol, self._config.samples(n_samples), shadow))
-        )
+        chosen = _choice(decision_id, allow_stale, model_version, alias, seed)
+        passes = self._config.samples(n_samples)
+        return _prediction(await self._json(_predict_deep(symbol, passes, shadow, chosen)))
 
     async def predict_ensemble(self, symbol: str) -> Prediction:
         """Return the ensemble's prediction, with every member's vote."""
@@ -287,32 +403,56 @@ class AsyncServingClient:
         try:
             async for attempt in AsyncRetrying(**self._config.retry_options(request)):
                 with attempt:
-                    answer = await self._http.request(
-                        request.method, request.path, params=request.params, json=request.body
-                    )
-        except httpx.TransportError as error:
+                    answer = self._config.settled(request, await self._whole(request))
+        except _AskAgainError as error:
+            answer = error.answer
+        except httpx.RequestError as error:
             raise _unreachable(self._config, error) from error
         return _checked(answer)
+
+    async def _whole(self, request: _Request) -> _Answer:
+        """Return the whole answer, or give it up when its time is over."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                response = await self._http.request(
+                    request.method, request.path, params=request.params, json=request.body
+                )
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("") from error
+        return _Answer.of(response, response.content)
 
 
 _STATUS = _Request("GET", "/ml/models/status")
 _READY = _Request("GET", "/readyz")
 
 
-def _predict(symbol: str, decision_id: str | None) -> _Request:
-    params: dict[str, str | int] = {"symbol": symbol}
-    if decision_id is not None:
-        params["decision_id"] = decision_id
-    return _Request("GET", "/ml/predict", params)
-
-
-def _predict_deep(symbol: str, n_samples: int, shadow: bool) -> _Request:
-    params: dict[str, str | int] = {
-        "symbol": symbol,
-        "n_samples": n_samples,
-        "shadow": int(shadow),
+def _choice(
+    decision_id: str | None,
+    allow_stale: bool,
+    model_version: str | int | None,
+    alias: str | None,
+    seed: int | None = None,
+) -> dict[str, str | int]:
+    """Return the parameters that were given; the server has the defaults of the others."""
+    given: dict[str, str | int | None] = {
+        "decision_id": decision_id,
+        "allow_stale": int(allow_stale) or None,
+        "model_version": model_version,
+        "alias": alias,
+        "seed": seed,
     }
-    return _Request("GET", "/ml/predict_deep", params)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _predict(symbol: str, chosen: Mapping[str, str | int]) -> _Request:
+    return _Request("GET", "/ml/predict", {"symbol": symbol, **chosen})
+
+
+def _predict_deep(
+    symbol: str, n_samples: int, shadow: bool, chosen: Mapping[str, str | int]
+) -> _Request:
+    asked = {"symbol": symbol, "n_samples": n_samples, "shadow": int(shadow), **chosen}
+    return _Request("GET", "/ml/predict_deep", asked)
 
 
 def _predict_ensemble(symbol: str) -> _Request:
@@ -331,13 +471,13 @@ def _predict_many(
     return _Request("POST", "/ml/predict_many", body=body, repeat_on=NOTHING_SENT)
 
 
-def _checked(answer: httpx.Response) -> Any:
+def _checked(answer: _Answer) -> Any:
     """Return the JSON of a good answer; raise the server's error otherwise."""
     try:
-        content = answer.json()
+        content = json.loads(answer.body)
     except ValueError as error:
         raise _not_understood(answer, "it is not JSON") from error
-    if answer.is_success:
+    if httpx.codes.is_success(answer.status):
         return content
     if not isinstance(content, dict) or not {"error", "detail", "hint"} <= content.keys():
         raise _not_understood(answer, "the error has no code, detail and hint")
@@ -392,7 +532,7 @@ def _code(value: object) -> ErrorCode:
     return known.get(str(value), ErrorCode.INTERNAL)
 
 
-def _unreachable(config: _Config, error: httpx.TransportError) -> TradewindError:
+def _unreachable(config: _Config, error: httpx.RequestError) -> TradewindError:
     if isinstance(error, httpx.TimeoutException):
         what = f"did not answer within {config.timeout_s:g} s"
     else:
@@ -404,10 +544,10 @@ def _unreachable(config: _Config, error: httpx.TransportError) -> TradewindError
     )
 
 
-def _not_understood(answer: httpx.Response, why: str) -> TradewindError:
+def _not_understood(answer: _Answer, why: str) -> TradewindError:
     return TradewindError(
         ErrorCode.INTERNAL,
-        f"{answer.request.url} answered HTTP {answer.status_code}, not understood: {why}",
+        f"{answer.url} answered HTTP {answer.status}, not understood: {why}",
         "Check that this address is Tradewind's serving, and look into its log",
     )
 

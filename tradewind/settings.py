@@ -271,6 +271,9 @@ class ServingSettings(Section):
     client_timeout_s: float = Field(10, gt=0, description="how long a caller waits for an answer")
     client_attempts: int = Field(3, ge=1, description="tries of a read when the connection fails")
     client_backoff_s: float = Field(0.1, ge=0, description="pause before the first repeat")
+    client_longest_wait_s: float = Field(
+        2.0, ge=0, description="longest Retry-After that a read waits for; 0: never waits"
+    )
 
 
 class ThresholdSettings(Section):
