@@ -6,6 +6,7 @@ process reads its settings from the environment and from ``tradewind.toml``.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 SETTINGS = load_settings()
 PARENT_CHECK_S = 1.0
-HEAVY_PLACES = max(1, int(SETTINGS.serving.heavy_share * SETTINGS.serving.max_concurrency))
+PLACES = math.ceil(SETTINGS.serving.max_concurrency / SETTINGS.serving.workers)
+"""Of one worker: BentoML divides them so."""
+HEAVY_PLACES = max(1, int(SETTINGS.serving.heavy_share * PLACES))
 PROBE_THREADS = 4
 """Beside a thread for each request that is let in: for readiness and metrics, which never wait."""
 
@@ -106,7 +109,7 @@ class Tradewind:
     async def make_room(self) -> None:
         """Give every request that is let in a thread: those that wait would keep the others out."""
         limiter = anyio.to_thread.current_default_thread_limiter()
-        limiter.total_tokens = SETTINGS.serving.max_concurrency + PROBE_THREADS
+        limiter.total_tokens = PLACES + PROBE_THREADS
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
