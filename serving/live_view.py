@@ -14,8 +14,8 @@ from tradewind.settings import Settings
 
 log = logging.getLogger("tradewind.serving")
 
-REMEMBERED = 512
-"""Partitions kept in memory, about 0.1 MB each: a new bar changes one of a series."""
+REMEMBERED = 48
+"""Partitions kept in memory, about 0.15 MB each: the references' and one symbol's own, in turn."""
 
 
 class LiveView:
