@@ -297,7 +297,8 @@ def forget_dead_workers() -> list[int]:
     found = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")}
     dead = sorted(int(pid) for pid in found if pid.isdecimal() and not _alive(int(pid)))
     for pid in dead:
-        multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+        with contextlib.suppress(FileNotFoundError):  # another worker was at it, too
+            multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     return dead
 
 

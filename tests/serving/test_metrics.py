@@ -118,6 +118,25 @@ def test_without_several_processes_there_is_nothing_to_forget(
     assert forget_dead_workers() == []
 
 
+def test_two_workers_may_forget_the_same_dead_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f"gauge_livesum_{gone.pid}.db"
+    left.touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    remove = os.remove
+
+    def late(path: str) -> None:
+        remove(path)  # as another worker does between our looking and removing
+        remove(path)
+
+    monkeypatch.setattr(os, "remove", late)
+    assert forget_dead_workers() == [gone.pid]
+    assert not left.exists()
+
+
 def test_names_follow_the_namespace_and_the_conventions() -> None:
     metrics = ServingMetrics("shop", CollectorRegistry())
     families = list(metrics.registry.collect())
