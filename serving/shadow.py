@@ -49,9 +49,14 @@ class Job:
     offered: float = field(default_factory=time.monotonic)
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Return what is answered once: the decision, the kind of answer, the challenger."""
-        return self.ready.decision_id, self.question.kind.value, self.model.model_version
+    def key(self) -> tuple[str, str, str, str]:
+        """Return what is answered once: decision and symbol, kind of answer, challenger.
+
+        A caller may give one decision id to several symbols of a request.
+        """
+        ready = self.ready
+        version = self.model.model_version
+        return ready.decision_id, ready.ask.symbol, self.question.kind.value, version
 
 
 class ShadowDesk:
@@ -71,7 +76,7 @@ class ShadowDesk:
         self._metrics = metrics
         self._log = log
         self._jobs: queue.Queue[Job] = queue.Queue(maxsize=settings.shadow_queue)
-        self._done: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._done: OrderedDict[tuple[str, str, str, str], None] = OrderedDict()
         self._mutex = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
@@ -133,7 +138,7 @@ class ShadowDesk:
                 found.append(Job(question, ready, family, model, forecasts))
         return found
 
-    def _remember(self, key: tuple[str, str, str]) -> bool:
+    def _remember(self, key: tuple[str, str, str, str]) -> bool:
         """Return whether this is new; only so many of the last decisions are remembered."""
         with self._mutex:
             if key in self._done:
@@ -143,7 +148,7 @@ class ShadowDesk:
                 self._done.popitem(last=False)
             return True
 
-    def _forget(self, key: tuple[str, str, str]) -> None:
+    def _forget(self, key: tuple[str, str, str, str]) -> None:
         with self._mutex:
             self._done.pop(key, None)
 
