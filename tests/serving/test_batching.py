@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching import ForwardBatcher
+from tests.support.server_process import wait_until
 from tradewind.errors import ErrorCode, TradewindError
 
 
@@ -105,23 +106,29 @@ def test_an_error_of_the_forward_reaches_the_caller() -> None:
 
 
 def test_a_finished_request_does_not_wait_for_the_next_forward() -> None:
-    forward = Slow(0.2)
+    begun: list[list[int]] = []
+    finish = threading.Semaphore(0)
+
+    def forward(rows: Sequence[int], passes: int) -> list[int]:
+        begun.append(list(rows))
+        assert finish.acquire(timeout=30)
+        return list(rows)
+
     batcher = ForwardBatcher(forward, max_passes=2, max_wait_s=30)
-    begun: dict[int, int] = {}
-
-    def ask(row: int) -> None:
-        batcher.run([row], 1)
-        begun[row] = len(forward.batches)
-
-    threads = [threading.Thread(target=ask, args=(row,)) for row in range(7)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.01)
-    for thread in threads:
-        thread.join()
-    # One alone, then pairs in the order of asking; at most the next forward has begun meanwhile.
-    for row, own in enumerate([1, 2, 2, 3, 3, 4, 4]):
-        assert own <= begun[row] <= own + 1, begun
+    with ThreadPoolExecutor(7) as pool:
+        asked = []
+        for row in range(7):
+            asked.append(pool.submit(batcher.run, [row], 1))
+            assert wait_until(lambda row=row: len(batcher._waiting) == row and bool(begun), 30)
+        # One alone, then pairs in the order of asking.
+        for number, batch in enumerate([[0], [1, 2], [3, 4], [5, 6]]):
+            assert wait_until(lambda count=number + 1: len(begun) == count, 30)
+            assert begun[-1] == batch
+            later = asked[batch[-1] + 1 :]
+            finish.release()
+            # The next forward does not end before all of this batch have their answers.
+            assert [asked[row].result(30) for row in batch] == [[row] for row in batch]
+            assert not any(other.done() for other in later)
 
 
 def test_a_request_whose_turn_does_not_come_is_withdrawn() -> None:

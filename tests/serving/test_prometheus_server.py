@@ -128,7 +128,7 @@ def test_a_broken_champion_raises_the_alarm_and_a_good_one_ends_it(
 
         world.point(broken)
         assert wait_until(lambda: "ModelLoadFailed" in prometheus.alerts(), WAIT_S)
-        assert wait_until(lambda: prometheus.alerts()["ModelLoadFailed"] == "firing", WAIT_S)
+        assert wait_until(lambda: prometheus.alerts().get("ModelLoadFailed") == "firing", WAIT_S)
         answer = http.get("/ml/predict", params={"symbol": "BTCUSDT"}).json()
         assert answer["model_version"] == f"{good.name}/{good.version}", "the old one serves on"
 

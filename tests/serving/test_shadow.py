@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -98,6 +97,13 @@ def test_a_decision_is_answered_once_by_a_challenger(served: Runtime) -> None:
     assert sorted(shadow["symbol"]) == ["BTCUSDT", "ETHUSDT"]
 
 
+def test_two_symbols_under_one_decision_id_are_both_answered(served: Runtime) -> None:
+    served.predictor.ask(DEEP_Q, [Ask("BTCUSDT", "both"), Ask("ETHUSDT", "both")])
+    shadow = logged(served, "shadow")
+    assert sorted(shadow["symbol"]) == ["BTCUSDT", "ETHUSDT"]
+    assert set(shadow["decision_id"]) == {"both"}
+
+
 def test_a_slow_challenger_delays_nobody_and_what_finds_no_room_is_counted(
     served: Runtime,
 ) -> None:
@@ -168,13 +174,15 @@ def test_the_shadow_can_be_switched_off(served: Runtime) -> None:
 def test_what_waited_too_long_behind_a_slow_challenger_is_dropped(
     make_world: Callable[..., World], bundles: dict[str, ModelBundle]
 ) -> None:
-    world = make_world(serving={"shadow_wait_s": 0.05})
+    world = make_world()
     world.point(world.register(bundles["deep"]))
     world.point(world.register(bundles["deep2"]), "challenger")
     runtime = Runtime(world.settings, CollectorRegistry())
     runtime.table.refresh()
     runtime.predictor.ask_one(DEEP_Q, Ask("BTCUSDT", "waits"))
-    time.sleep(0.1)
+    job = runtime.shadow._jobs.get_nowait()
+    long_ago = job.offered - world.settings.serving.shadow_wait_s - 1
+    runtime.shadow._jobs.put_nowait(dataclasses.replace(job, offered=long_ago))
     runtime.predictor.ask_one(DEEP_Q, Ask("BTCUSDT", "comes"))
     shadow = logged(runtime, "shadow")
     assert shadow["decision_id"].to_list() == ["comes"]
