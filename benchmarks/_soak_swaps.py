@@ -35,9 +35,9 @@ BAR_MS = 900_000
 LAST = 16
 """Answers that have to be of one version before the champion is moved again."""
 PATIENT_SWAP_S = 8.0
+"""More than a swap takes: bars are stored for as long."""
 CLOCK_LEAD = 1.5
 """Bars a second over requests a second of a symbol."""
-"""More than a swap takes: bars are stored for as long."""
 
 
 @dataclass(frozen=True)

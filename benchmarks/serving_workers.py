@@ -2,8 +2,10 @@
 
     python -m benchmarks.serving_workers [--workers 1 2] [--seconds 10] [--callers 8]
 
-Random-walk bars, models of the default sizes. Every request differs in its seed. The load comes
-from threads of this process, which takes cores from the servers alike. Prints ONE JSON object last.
+Random-walk bars, models of the default sizes. Deep requests differ in their seed, light ones in
+their decision id alone: all are of the newest bar. A caller asks again once it is answered, so
+latencies are those of a full server. The load comes from threads of this process, which takes
+cores from the servers alike. Prints ONE JSON object last.
 """
 
 from __future__ import annotations
