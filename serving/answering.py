@@ -124,7 +124,10 @@ def forward(ready: Sequence[Ready], n_samples: int, ranges: RangeSettings) -> Fo
                 list(rows.values()), n_samples
             )
         except TradewindError as error:
-            forecasts = [_alone(model, item, n_samples, error) for item in rows.values()]
+            if error.code is ErrorCode.OVERLOADED:  # no row's fault: each would wait as long again
+                forecasts = [error] * len(rows)
+            else:
+                forecasts = [_alone(model, item, n_samples) for item in rows.values()]
         except Exception as error:
             log.exception("%s failed on %d rows", version, len(rows))
             forecasts = [_broken(version, error)] * len(rows)
@@ -160,9 +163,7 @@ def _within(
     )
 
 
-def _alone(
-    model: LoadedModel, item: Item, n_samples: int, shared: TradewindError
-) -> RowForecast | TradewindError:
+def _alone(model: LoadedModel, item: Item, n_samples: int) -> RowForecast | TradewindError:
     """Return one row's forecast after its batch failed, so that the bad row is found."""
     try:
         return model.forecast([item], n_samples)[0]

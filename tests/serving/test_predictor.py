@@ -482,3 +482,19 @@ def test_a_candidate_answers_before_it_is_registered(served: Runtime, bundles: B
     usual = served.predictor.ask_one(LIGHTGBM, Ask("BTCUSDT"))
     assert found.p_up == pytest.approx(usual.p_up)
     assert found.model_version == "tradewind.lightgbm.BTCUSDT/0"
+
+
+def test_a_turn_that_does_not_come_is_waited_for_once_by_all_rows(
+    served: Runtime, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def full(model: LoadedModel, items: Sequence[Item], n_samples: int) -> list[RowForecast]:
+        calls.append(len(items))
+        raise TradewindError(ErrorCode.OVERLOADED, "the model's turn did not come", "later")
+
+    monkeypatch.setattr(LoadedModel, "forecast", full)
+    answers = predictor.ask(DEEP_Q, [Ask("BTCUSDT"), Ask("ETHUSDT")])
+    found = [item.error.code for item in answers if isinstance(item, Problem)]
+    assert found == [ErrorCode.OVERLOADED] * 2
+    assert calls == [2], "asked again alone, each row would wait as long once more"
