@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -315,10 +316,14 @@ def test_one_connection_serves_many_requests(serve: Callable[..., Server]) -> No
 
 def test_a_connection_closed_in_between_is_opened_anew(serve: Callable[..., Server]) -> None:
     server = serve(one_and_close, one_and_close, GOOD_MANY)
+
+    def ended(count: int) -> bool:
+        return server.ended == count
+
     with ServingClient(server.url, settings=SETTINGS) as client:
         for closed in (1, 2):
             assert client.status() == {"models": ["up"]}
-            assert wait_until(lambda closed=closed: server.ended == closed, LONGEST_S)
+            assert wait_until(partial(ended, closed), LONGEST_S)
         client.predict_ensemble_many(["BTCUSDT"])
     assert server.connections == 3
 

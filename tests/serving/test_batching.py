@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -115,14 +116,21 @@ def test_a_finished_request_does_not_wait_for_the_next_forward() -> None:
         return list(rows)
 
     batcher = ForwardBatcher(forward, max_passes=2, max_wait_s=30)
+
+    def waiting(count: int) -> bool:
+        return bool(begun) and len(batcher._waiting) == count
+
+    def forwards(count: int) -> bool:
+        return len(begun) == count
+
     with ThreadPoolExecutor(7) as pool:
         asked = []
         for row in range(7):
             asked.append(pool.submit(batcher.run, [row], 1))
-            assert wait_until(lambda row=row: len(batcher._waiting) == row and bool(begun), 30)
+            assert wait_until(partial(waiting, row), 30)
         # One alone, then pairs in the order of asking.
         for number, batch in enumerate([[0], [1, 2], [3, 4], [5, 6]]):
-            assert wait_until(lambda count=number + 1: len(begun) == count, 30)
+            assert wait_until(partial(forwards, number + 1), 30)
             assert begun[-1] == batch
             later = asked[batch[-1] + 1 :]
             finish.release()
