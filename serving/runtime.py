@@ -123,10 +123,9 @@ class Runtime:
 
     def _follow_registry(self) -> None:
         """Poll the registry, and show the other workers whether this one is ready."""
-        try:
-            self.table.refresh()
-            self.metrics.ready.set(int(self.not_ready() is None))
-        finally:
+        self.table.refresh()
+        self.metrics.ready.set(int(self.not_ready() is None))
+        if self.table.snapshot.read:  # an unreachable registry is no reason to begin without models
             self._followed.set()
 
     def not_ready(self) -> TradewindError | None:

@@ -18,10 +18,14 @@ import httpx
 import polars as pl
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry
 
+from registry.tracking import Tracking
+from serving.runtime import Runtime
 from tests.support.server import free_port
 from tests.support.server_process import running, wait_until
 from tests.support.serving import World
+from tradewind.errors import ErrorCode, TradewindError
 from tradewind.ledger import open_ledger
 from tradewind.models.bundle import ModelBundle
 
@@ -88,6 +92,29 @@ def workers_of(process: int) -> list[psutil.Process]:
             if "--worker-id" in child.cmdline():
                 found.append(child)
     return found
+
+
+def test_a_worker_waits_for_a_registry_that_is_away_for_a_moment(
+    make_world: Callable[..., World], bundles: dict[str, ModelBundle]
+) -> None:
+    world = make_world(serving={"workers": WORKERS, "poll_s": 0.5})
+    world.point(world.register(bundles["btc"]))
+    runtime = Runtime(world.settings, CollectorRegistry())
+    tries: list[int] = []
+
+    def connect() -> Tracking:
+        tries.append(1)
+        if len(tries) == 1:
+            raise TradewindError(ErrorCode.TRACKING_UNREACHABLE, "it is away", "wait")
+        return Tracking(world.settings)
+
+    runtime.table._connect = connect
+    try:
+        runtime.start()
+        assert runtime.table.snapshot.read, "it takes requests with no model"
+        assert len(tries) == 2
+    finally:
+        runtime.stop()
 
 
 @pytest.mark.slow
