@@ -3,8 +3,9 @@
 A read is repeated, a few times, when the connection fails before the whole answer is there, and
 when an overloaded server says in Retry-After how soon to come back; any other answer, good or bad,
 is never asked for twice. The engine's many-symbol request is repeated only if the connection was
-refused, that is, if nothing had been sent. ``timeout_s`` is for each try as a whole: a server that
-sends its answer drop by drop is given up as one that sends nothing.
+refused, that is, if nothing had been sent. ``timeout_s`` is for each try: a server that sends its
+answer's body drop by drop is given up as one that sends nothing. (The blocking client cannot see
+single drops of the head: there each has ``timeout_s`` of its own.)
 """
 
 from __future__ import annotations
