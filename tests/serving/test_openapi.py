@@ -127,6 +127,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # its start and its run have limits of their own
 def test_schemathesis_finds_nothing(
     make_world: Callable[..., World], bundles: dict[str, ModelBundle], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from benchmarks import (
 )
 from benchmarks._serving_world import TINY, ServingWorld, make_world
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SERVING = {**_soak_shadow.SERVING, "flush_s": 0.5}
 
 
