@@ -97,6 +97,9 @@ def _members(
     for family, model in models.items():
         forecast = forecasts[family]
         if isinstance(forecast, TradewindError):
+            if forecast.code is ErrorCode.OVERLOADED:
+                # It says nothing of the member, which the supervisor would count as lost.
+                raise forecast
             log.warning("member %s is left out: %s", model.model_version, forecast)
             failed[family] = forecast
             continue

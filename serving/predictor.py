@@ -186,7 +186,8 @@ class Predictor:
         try:
             found = answer_of(serving, question, ready, forecasts)
         except TradewindError as error:
-            if ready.instead is None:
+            # An overload is no failure of the canary's; the champion's turn would be as far.
+            if ready.instead is None or error.code is ErrorCode.OVERLOADED:
                 return Problem(symbol, error)
             return self._champions(question, ready.instead, error)
         if ready.instead is None:

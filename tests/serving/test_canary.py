@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.canary import drawn
 from serving.loaded import Item, LoadedModel, RowForecast
-from serving.questions import Ask, Kind, Question
+from serving.questions import Ask, Kind, Problem, Question
 from serving.runtime import Runtime
 from tests.support.serving import NOW_MS, World
 from tradewind.contracts import CANARY, Prediction
@@ -85,14 +85,11 @@ def test_in_the_ensemble_one_member_is_replaced(served: Runtime) -> None:
 
 
 REFUSED = TradewindError(ErrorCode.MODEL_UNUSABLE, "broken", "none")
+OVERLOADED = TradewindError(ErrorCode.OVERLOADED, "the model's turn did not come", "later")
 
 
-@pytest.mark.parametrize("question", [DEEP_Q, ENSEMBLE])
-@pytest.mark.parametrize("fault", [REFUSED, ZeroDivisionError("a bug of its own")])
-def test_where_it_fails_the_champion_answers(
-    served: Runtime, question: Question, fault: Exception
-) -> None:
-    usual = served.predictor.ask_one(question, Ask("BTCUSDT", THEIRS))
+def break_canary(served: Runtime, fault: Exception) -> None:
+    """Let the canary's version raise ``fault`` whenever it is asked."""
     model = served.table.snapshot.models[SLOT]
 
     class Broken(LoadedModel):
@@ -102,11 +99,29 @@ def test_where_it_fails_the_champion_answers(
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
     models = {**served.table.snapshot.models, SLOT: Broken(**fields)}
     served.table._snapshot = dataclasses.replace(served.table.snapshot, models=models)
+
+
+@pytest.mark.parametrize("question", [DEEP_Q, ENSEMBLE])
+@pytest.mark.parametrize("fault", [REFUSED, ZeroDivisionError("a bug of its own")])
+def test_where_it_fails_the_champion_answers(
+    served: Runtime, question: Question, fault: Exception
+) -> None:
+    usual = served.predictor.ask_one(question, Ask("BTCUSDT", THEIRS))
+    break_canary(served, fault)
     found = served.predictor.ask(question, [Ask("BTCUSDT", OURS)])[0]
     assert isinstance(found, Prediction)
     assert found.served_by == "champion"
     assert found.p_up == usual.p_up
     assert (counted(served, "failed"), counted(served, "answered")) == (1, 0)
+
+
+@pytest.mark.parametrize("question", [DEEP_Q, ENSEMBLE])
+def test_an_overload_is_no_fault_of_the_canary_s(served: Runtime, question: Question) -> None:
+    break_canary(served, OVERLOADED)
+    found = served.predictor.ask(question, [Ask("BTCUSDT", OURS)])[0]
+    assert isinstance(found, Problem), "the ensemble must not answer without a healthy member"
+    assert found.error.code is ErrorCode.OVERLOADED
+    assert (counted(served, "failed"), counted(served, "answered")) == (0, 0)
 
 
 def test_a_pooled_version_tries_nothing_where_the_symbol_has_its_own_champion(
