@@ -1,6 +1,8 @@
 """Only JSON is read, and no body beyond a limit: one caller must not fill the memory of all.
 
 BentoML also reads forms, and fails on a malformed one; FastAPI reads JSON whatever it is called.
+Both read half of a surrogate pair, which no answer can name. NaN they read too: where it stands is
+named by the endpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class TooLargeError(Exception):
 
 
 class JsonBodies:
-    """ASGI middleware: 415 for another content type than JSON, 413 for a body over the limit.
+    """ASGI middleware: 415 for another content type than JSON, 422 for no JSON, 413 for too much.
 
     A body counts as JSON where no type is named. One that is larger than announced, or announced
     not at all, is refused as soon as the limit is passed.
@@ -51,34 +53,44 @@ class JsonBodies:
         if scope["method"] in WITH_BODY and kind != JSON:
             await _refuse(send, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _not_json(kind))
             return
+        reads = scope["method"] in WITH_BODY
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._limit:
             await self._too_large(send)
             return
-        taken = 0
-        over = False
-
-        async def counted() -> Message:
-            nonlocal taken, over
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._limit:
-                over = True
-                raise TooLargeError
-            return message
-
-        async def guarded(message: Message) -> None:
-            # Whatever the frameworks make of the interrupted reading, the answer is ours.
-            if not over:
-                await send(message)
-
+        if not reads:
+            await self._app(scope, receive, send)
+            return
         try:
-            await self._app(scope, counted, guarded)
-        except Exception:
-            if not over:
-                raise
-        if over:
+            body = await self._whole(receive)
+        except TooLargeError:
             await self._too_large(send)
+            return
+        fault = fault_of(body)
+        if fault:
+            await _refuse(send, HTTPStatus.UNPROCESSABLE_ENTITY, _no_json(fault))
+            return
+        given = False
+
+        async def once() -> Message:
+            nonlocal given
+            if given:
+                return await receive()  # that the caller has gone
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, once, send)
+
+    async def _whole(self, receive: Receive) -> bytes:
+        """Return the body; what was read of one that is cut off is refused as no JSON."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                raise TooLargeError
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return bytes(body)
 
     async def _too_large(self, send: Send) -> None:
         error = TradewindError(
@@ -87,6 +99,29 @@ class JsonBodies:
             "Ask for fewer symbols in one request, or raise TRADEWIND_SERVING__MAX_BODY_BYTES",
         )
         await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)
+
+
+def fault_of(body: bytes) -> str:
+    """Return why ``body`` is no JSON, nothing where it is, or where there is none."""
+    if not body:
+        return ""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair"
+    except RecursionError:
+        return "it is nested too deep"
+    except ValueError as error:  # of the syntax or of the encoding
+        return str(error)
+    return ""
+
+
+def _no_json(fault: str) -> TradewindError:
+    return TradewindError(
+        ErrorCode.BAD_INPUT,
+        f"the body is not what JSON allows: {fault}",
+        "Send one JSON object, in UTF-8",
+    )
 
 
 def _not_json(kind: bytes) -> TradewindError:

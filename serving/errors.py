@@ -37,6 +37,7 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.CORRUPT_FILE: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.LEDGER_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+SHOWN_FAULTS = 5
 CONTRACT_FIELDS = ("error", "detail", "hint")
 SEE_DOCS = "docs/api.md lists the endpoints and their parameters"
 OVERLOAD_STATUSES = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GATEWAY_TIMEOUT)
@@ -137,7 +138,7 @@ def contract_of(
         answer = HTTPStatus.SERVICE_UNAVAILABLE if status != 429 else status
         return int(answer), error.body()
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return HTTPStatus.UNPROCESSABLE_ENTITY, _bad_input(content)
+        return HTTPStatus.UNPROCESSABLE_ENTITY, bad_input(content)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return status, _refused(status, path, scope.get("method", ""))
     error = TradewindError(
@@ -167,11 +168,13 @@ def _overload(status: int, path: str) -> str:
     return f"{path} refused: serving.max_concurrency requests are already being answered"
 
 
-def _bad_input(content: Any) -> dict[str, str]:
+def bad_input(content: Any) -> dict[str, str]:
     """Name the field and the fault of a validation error, FastAPI's or BentoML's."""
     faults = content.get("detail") if isinstance(content, dict) else None
     if isinstance(faults, list) and faults and isinstance(faults[0], dict):
-        detail = "; ".join(_fault(fault) for fault in faults)
+        detail = "; ".join(_fault(fault) for fault in faults[:SHOWN_FAULTS])
+        if len(faults) > SHOWN_FAULTS:
+            detail += f"; and {len(faults) - SHOWN_FAULTS} more"
     else:
         detail = "the request cannot be read as what this endpoint takes"
     return TradewindError(ErrorCode.BAD_INPUT, detail, SEE_DOCS).body()

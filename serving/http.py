@@ -7,15 +7,17 @@ The app exists when this module is imported; the running service puts its `Runti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from serving import openapi, status
-from serving.errors import status_of
+from serving.errors import bad_input, status_of
 from serving.models import CHALLENGER, CHAMPION
 from serving.pinned import parse_pin
 from serving.questions import Ask, Kind, Question, check_decision_id, check_samples
@@ -29,9 +31,38 @@ PREFIX = "/ml"
 OPENAPI = "/openapi.json"
 ASSETS = "/static_content"
 """Where BentoML serves the files of its own Swagger page."""
+SCRIPT = f"{ASSETS}/swagger-ui-bundle.js"
+STYLE = f"{ASSETS}/swagger-ui.css"
+ICON = f"{ASSETS}/favicon-light-32x32.png"
+SHOWN_CHARACTERS = 40
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse a parameter that the endpoint does not take, or one given twice.
+
+    Left aside, it would have another version answer than the caller believes.
+    """
+    route = request.scope["route"]
+    known = [field.alias for field in route.dependant.query_params]
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in dict.fromkeys(given):
+        if name not in known or given.count(name) > 1:
+            why = "is given more than once" if name in known else "is not taken here"
+            raise TradewindError(
+                ErrorCode.BAD_INPUT,
+                f"parameter {name[:SHOWN_CHARACTERS]!r} {why}",
+                f"Parameters of {route.path}: {', '.join(known) or 'none'}",
+            )
+
+
 # FastAPI's own documentation pages load their scripts from a public CDN: `docs` below does not.
 api = FastAPI(
-    title="Tradewind serving", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+    title="Tradewind serving",
+    version=__version__,
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Depends(known_parameters)],
 )
 
 
@@ -41,9 +72,9 @@ def docs() -> HTMLResponse:
     return get_swagger_ui_html(
         openapi_url=f"{PREFIX}{OPENAPI}",
         title=api.title,
-        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS}/favicon-light-32x32.png",
+        swagger_js_url=SCRIPT,
+        swagger_css_url=STYLE,
+        swagger_favicon_url=ICON,
     )
 
 
@@ -100,6 +131,14 @@ Seed = Annotated[int | None, Query(ge=0, le=LARGEST_SEED, description="of the pa
 def refuse(request: Request, error: TradewindError) -> JSONResponse:
     """Answer an expected failure with its body and status."""
     return JSONResponse(error.body(), status_code=status_of(error))
+
+
+@api.exception_handler(RequestValidationError)
+def refuse_input(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer input of the wrong form; FastAPI's own answer fails where it cannot be JSON."""
+    return JSONResponse(
+        bad_input({"detail": error.errors()}), status_code=HTTPStatus.UNPROCESSABLE_ENTITY
+    )
 
 
 @api.get(OPENAPI, include_in_schema=False)

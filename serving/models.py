@@ -163,8 +163,12 @@ def no_champion(family: str, symbol: str) -> TradewindError:
 
 def unavailable(snapshot: Snapshot, family: str, symbol: str) -> TradewindError:
     """Return why no model answers: registry never read, version not loadable, or none."""
-    if not snapshot.read and snapshot.problem is not None:
-        return snapshot.problem
+    if not snapshot.read:
+        return snapshot.problem or TradewindError(
+            ErrorCode.OVERLOADED,
+            "serving has just started and is loading its models",
+            "Ask again after the time in Retry-After",
+        )
     slot = snapshot.slot(family, symbol)
     failure = snapshot.failures.get(slot) if slot else None
     if slot and failure:

@@ -6,6 +6,7 @@ process reads its settings from the environment and from ``tradewind.toml``.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -17,11 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import bentoml
+from pydantic import ValidationError
+from starlette.routing import Route
 
+from serving import openapi
 from serving.bodies import JsonBodies
 from serving.errors import ErrorContract, status_of
-from serving.http import OPENAPI, PREFIX, api, ask_many, asks_of, passes
+from serving.http import ICON, OPENAPI, PREFIX, SCRIPT, STYLE, api, ask_many, asks_of, passes
 from serving.metrics import forget_dead_workers
+from serving.paths import KnownPaths
 from serving.places import HeavyPlaces
 from serving.questions import Ask, Kind, Question, parse_window
 from serving.request_log import RequestLog, configure_logging, failed
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
 SETTINGS = load_settings()
 PARENT_CHECK_S = 1.0
+BENTOML_ERRORS = "bentoml._internal.server.http_app"
+"""The logger of what BentoML's own POST methods could not answer."""
 PLACES = math.ceil(SETTINGS.serving.max_concurrency / SETTINGS.serving.workers)
 """Of one worker: BentoML divides them so."""
 HEAVY_PLACES = max(1, int(SETTINGS.serving.heavy_share * PLACES))
@@ -45,6 +52,20 @@ PROBE_THREADS = 4
 
 OTHER_NAMES = {"/metrics/prom": "/metrics", "/docs.json": f"{PREFIX}{OPENAPI}"}
 """Paths that answer as others do: BentoML's own page shows the document of the whole."""
+
+
+def known_paths() -> set[str]:
+    """Return every path that is served, none of which has a part that varies."""
+    ours = {f"{PREFIX}{route.path}" for route in api.routes if isinstance(route, Route)}
+    return ours | set(openapi.POSTS) | set(openapi.PROBES) | {"/healthz", SCRIPT, STYLE, ICON}
+
+
+class CallersFault(logging.Filter):
+    """Leaves out BentoML's tracebacks of input that does not fit: the caller is told, with 422."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written."""
+        return not (record.exc_info and isinstance(record.exc_info[1], ValidationError))
 
 
 class OtherNames:
@@ -72,8 +93,10 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         """Return BentoML's app inside the error contract."""
         app = super().to_asgi(is_main=is_main)
         app.add_exception_handler(TradewindError, api.exception_handlers[TradewindError])
+        bodies = JsonBodies(app, SETTINGS.serving.max_body_bytes)
+        heavy = HeavyPlaces(bodies, places=HEAVY_PLACES)
         contract = ErrorContract(
-            HeavyPlaces(JsonBodies(app, SETTINGS.serving.max_body_bytes), places=HEAVY_PLACES),
+            KnownPaths(heavy, known=known_paths(), front=f"{PREFIX}/docs"),
             retry_after_s=SETTINGS.serving.retry_after_s,
             on_error=_count_error,
         )
@@ -99,6 +122,7 @@ class Tradewind:
     def __init__(self) -> None:
         if bentoml.server_context.worker_index is not None:  # in a test others own the logging
             configure_logging(SETTINGS.serving.log_format)
+            logging.getLogger(BENTOML_ERRORS).addFilter(CallersFault())
         forget_dead_workers()
         self.runtime = Runtime(SETTINGS)
         api.state.runtime = self.runtime

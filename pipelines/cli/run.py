@@ -24,6 +24,7 @@ def serve(
 ) -> None:
     """Serve the champions over HTTP until Ctrl-C. See `/ml/docs` at the printed address."""
     from serving.launch import serve as run_server
+    from serving.launch import wait_for_port
 
     settings = load_settings()
     if port >= 0:
@@ -31,6 +32,7 @@ def serve(
 
         chosen = settings.serving.model_copy(update={"port": port or free_port()})
         settings = settings.model_copy(update={"serving": chosen})
+    wait_for_port(settings.serving.host, settings.serving.port)
     say(f"serving at http://{settings.serving.host}:{settings.serving.port} (Ctrl-C stops it)")
     run_server(settings)
 

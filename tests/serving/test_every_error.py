@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,6 +38,7 @@ class Served:
 
     world: World
     http: httpx.Client
+    output: Path
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def served(
         running(world, output) as server,
         httpx.Client(base_url=server.url, trust_env=False, timeout=30) as http,
     ):
-        yield Served(world, http)
+        yield Served(world, http, output)
 
 
 def refusal(answer: httpx.Response, status: int, error: str) -> dict[str, str]:
@@ -160,6 +162,27 @@ CASES: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "decision id of no letters": (
         get("/ml/predict", **BTC, decision_id="a\x00b"), 422, "bad_input", "decision_id",
     ),
+    "n_samples NaN, post": (
+        post(MANY, '{"symbols": ["BTCUSDT"], "n_samples": NaN}'),
+        422, "bad_input", "n_samples = nan",
+    ),
+    "symbol Infinity, post": (
+        post(MANY, '{"symbols": [Infinity]}'), 422, "bad_input", "symbols.0 = inf",
+    ),
+    "half a surrogate pair": (
+        post(MANY, r'{"symbols": ["\ud800"]}'), 422, "bad_input", "surrogate pair",
+    ),
+    "half a surrogate pair as a name": (
+        post("/predict", r'{"symbols": ["BTCUSDT"], "\udc00": 1}'), 422, "bad_input", "surrogate",
+    ),
+    "parameter of another endpoint": (
+        get("/ml/predict", **BTC, shadow=1), 422, "bad_input", "'shadow' is not taken here",
+    ),
+    "parameter unknown": (get(DEEP_URL, **BTC, samples=5), 422, "bad_input", "n_samples"),
+    "parameter twice": (
+        get("/ml/predict", symbol=["BTCUSDT", "ETHUSDT"]), 422, "bad_input", "more than once",
+    ),
+    "slash at the end": (get("/ml/predict/"), 404, "bad_input", "/ml/predict/"),
     "kind": (post(MANY, {"symbols": ["BTCUSDT"], "kind": "oracle"}), 422, "bad_input", "kind"),
     "field unknown": (post(MANY, {"symbols": ["BTCUSDT"], "x": 1}), 422, "bad_input", "x"),
     "window of no bar": (window([]), 422, "bad_input", "0 × 0"),
@@ -229,6 +252,27 @@ def test_a_refusal(served: Served, name: str) -> None:
     asked, status, error, word = CASES[name]
     body = refusal(served.http.request(**asked), status, error)
     assert word in body["detail"] + body["hint"], body
+
+
+def test_what_callers_get_wrong_leaves_nothing_behind(served: Served) -> None:
+    """No series for each unknown path, no traceback for each body, and short answers."""
+    for number in range(5):
+        refusal(served.http.get(f"/made-up-{number}"), 404, "bad_input")
+        refusal(served.http.get(f"/ml/made-up-{number}"), 404, "bad_input")
+    assert "made-up" not in served.http.get("/metrics").text
+    answer = served.http.request(**window([["a"] * 10] * WINDOW))
+    assert "and 155 more" in refusal(answer, 422, "bad_input")["detail"]
+    served.http.get("/ml/predict", params=BTC | {"decision_id": "the-end"})
+    assert wait_until(lambda: "the-end" in served.output.read_text(), 10)
+    assert "Traceback" not in served.output.read_text()
+
+
+def test_the_root_leads_to_the_page_to_try_it_on(served: Served) -> None:
+    page = served.http.get("/", follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/ml/docs")
+    scripts = [name for name in page.text.split('"') if name.startswith("/static_content")]
+    assert len(scripts) == 3, page.text
+    assert all(served.http.get(name).status_code == 200 for name in scripts)
 
 
 def test_a_body_that_grows_beyond_the_limit_is_cut(served: Served) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.loaded import load
+from serving.questions import Ask, Kind, Problem, Question
 from serving.runtime import Runtime
 from tests.support.serving import World, reseeded, unloadable
 from tradewind.errors import ErrorCode, TradewindError
@@ -165,6 +166,19 @@ def test_a_registry_that_comes_up_later_is_used(
     assert problem.code is ErrorCode.TRACKING_UNREACHABLE
     runtime.table.refresh()
     assert runtime.not_ready() is None
+
+
+def test_until_models_are_loaded_a_caller_is_told_to_come_back(
+    world: World, bundles: Bundles, make_runtime: Callable[[World], Runtime]
+) -> None:
+    world.point(world.register(bundles["deep"]))
+    runtime = make_runtime(world)
+    question = Question(Kind.DEEP, 2)
+    early = runtime.predictor.ask(question, [Ask("BTCUSDT")])[0]
+    assert isinstance(early, Problem)
+    assert early.error.code is ErrorCode.OVERLOADED, "a champion may exist: nothing says train"
+    runtime.table.refresh()
+    assert not isinstance(runtime.predictor.ask(question, [Ask("BTCUSDT")])[0], Problem)
 
 
 def test_a_version_of_other_features_is_refused_when_it_is_warmed(
