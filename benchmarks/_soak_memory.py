@@ -28,8 +28,10 @@ BLOCKS = 20
 LEAST_READINGS = 8
 RESAMPLES = 2000
 MIB = 2**20
-MOST_BARS = 60_000
+MOST_BARS = 200_000
 PROBE_REQUESTS = 300
+BARS_A_REQUEST = 4.0
+"""So many that hardly two requests of a symbol share a bar."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class MemoryPlan:
 
 def world_for(folder: Path, plan: MemoryPlan) -> ServingWorld:
     """Return a world with bars for all requests."""
-    bars = min(MOST_BARS, 2 * plan.predict // len(REFERENCES) + 1000)
+    bars = min(MOST_BARS, 6 * plan.predict // len(REFERENCES) + 1000)
     return make_world(folder, serve_bars=bars)
 
 
@@ -68,9 +70,8 @@ def _endpoint(world: ServingWorld, server: Any, name: str, count: int) -> dict[s
 
     rate = _rate(world, server.url, call)
     stored = (world.last_ms - world.first_ms) // BAR_MS - 2
-    # Somewhat faster than the requests, so that hardly two of a symbol share a bar; a deep
-    # request has its own seed, and the clock stands still.
-    bars_per_s = min(1.5 * rate / len(symbols), stored / (1.5 * count / rate))
+    # Faster than the requests come; a deep request has its own seed, and the clock stands still.
+    bars_per_s = min(BARS_A_REQUEST * rate / len(symbols), stored / (1.5 * count / rate))
     moves = name == "predict"
     world.set_clock(world.first_ms, speed=bars_per_s * BAR_MS / 1000 if moves else 0)
     asked: set[tuple[str, int, int | None]] = set()
@@ -131,12 +132,16 @@ def _line(readings: Any, count: int) -> dict[str, Any]:
         slopes.append(np.polyfit(requests, slope * requests + level + noise, 1)[0])
     low, high = np.percentile(slopes, [2.5, 97.5])
     length = requests[-1] - requests[0]
+    half = int(np.searchsorted(requests, count / 2))
     return {
         "rss_start_mib": round(float(readings[0, 1]), 1),
         "rss_warm_mib": round(float(rss[0]), 1),
         "rss_end_mib": round(float(rss[-1]), 1),
         "growth_by_line_mib": round(float(slope * length), 2),
         "growth_low_mib": round(float(low * length), 2),
+        "growth_last_half_mib": round(
+            float(np.median(rss[-20:]) - np.median(rss[half : half + 20])), 2
+        ),
         "growth_high_mib": round(float(high * length), 2),
         "readings": len(warm),
         "flat": bool(high * length < FLAT_MIB),
