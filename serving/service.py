@@ -21,7 +21,6 @@ import bentoml
 from pydantic import ValidationError
 from starlette.routing import Route
 
-from serving import openapi
 from serving.bodies import JsonBodies
 from serving.errors import ErrorContract, status_of
 from serving.http import ICON, OPENAPI, PREFIX, SCRIPT, STYLE, api, ask_many, asks_of, passes
@@ -37,6 +36,7 @@ from tradewind.features.definitions import DEEP
 from tradewind.settings import load_settings
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 SETTINGS = load_settings()
@@ -54,10 +54,11 @@ OTHER_NAMES = {"/metrics/prom": "/metrics", "/docs.json": f"{PREFIX}{OPENAPI}"}
 """Paths that answer as others do: BentoML's own page shows the document of the whole."""
 
 
-def known_paths() -> set[str]:
+def known_paths(bento_app: Starlette) -> set[str]:
     """Return every path that is served, none of which has a part that varies."""
     ours = {f"{PREFIX}{route.path}" for route in api.routes if isinstance(route, Route)}
-    return ours | set(openapi.POSTS) | set(openapi.PROBES) | {"/healthz", SCRIPT, STYLE, ICON}
+    theirs = {route.path for route in bento_app.routes if isinstance(route, Route)}
+    return (ours | theirs | {SCRIPT, STYLE, ICON}) - {"/"}
 
 
 class CallersFault(logging.Filter):
@@ -96,7 +97,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         bodies = JsonBodies(app, SETTINGS.serving.max_body_bytes)
         heavy = HeavyPlaces(bodies, places=HEAVY_PLACES)
         contract = ErrorContract(
-            KnownPaths(heavy, known=known_paths(), front=f"{PREFIX}/docs"),
+            KnownPaths(heavy, known=known_paths(app), front=f"{PREFIX}/docs"),
             retry_after_s=SETTINGS.serving.retry_after_s,
             on_error=_count_error,
         )

@@ -168,6 +168,24 @@ def test_a_request_s_id_leads_from_the_caller_to_the_log_and_the_ledger(server: 
     assert [name.split("~")[0] for name in logged()] == ["caller-17"]
 
 
+def test_bentoml_s_own_client_asks_for_many(server: Server) -> None:
+    """It learns the endpoints from ``/schema.json``; apart, as it leaves a folder behind."""
+    asked = (
+        "import bentoml, json, sys\n"
+        "with bentoml.SyncHTTPClient(sys.argv[1]) as client:\n"
+        "    print(json.dumps(client.predict(symbols=['BTCUSDT'])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked, server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    assert [item["symbol"] for item in answer["predictions"]] == ["BTCUSDT"]
+
+
 def test_a_taken_port_is_refused_in_one_line(server: Server) -> None:
     given = {k: v for k, v in os.environ.items() if not k.startswith("TRADEWIND_")}
     done = subprocess.run(
