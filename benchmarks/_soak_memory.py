@@ -30,6 +30,8 @@ RESAMPLES = 2000
 MIB = 2**20
 MOST_BARS = 200_000
 PROBE_REQUESTS = 300
+SLOWER = 3.0
+"""The bars last even if requests are answered so much slower than in the probe before."""
 BARS_A_REQUEST = 4.0
 """So many that hardly two requests of a symbol share a bar."""
 
@@ -71,7 +73,7 @@ def _endpoint(world: ServingWorld, server: Any, name: str, count: int) -> dict[s
     rate = _rate(world, server.url, call)
     stored = (world.last_ms - world.first_ms) // BAR_MS - 2
     # Faster than the requests come; a deep request has its own seed, and the clock stands still.
-    bars_per_s = min(BARS_A_REQUEST * rate / len(symbols), stored / (1.5 * count / rate))
+    bars_per_s = min(BARS_A_REQUEST * rate / len(symbols), stored / (SLOWER * count / rate))
     moves = name == "predict"
     world.set_clock(world.first_ms, speed=bars_per_s * BAR_MS / 1000 if moves else 0)
     asked: set[tuple[str, int, int | None]] = set()
