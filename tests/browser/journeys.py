@@ -287,7 +287,7 @@ def try_out(page: Page, serving: str, path: str, **parameters: str) -> str:
     page.click(f"{block}//*[contains(@class, 'opblock-summary-control')]")
     page.click(f"{block}//button[contains(., 'Try it out')]")
     for name, value in parameters.items():
-        page.click(f"{block}//tr[@data-param-name='{name}']//input")
-        page.keys(value)
+        # The known symbols are a list to choose from.
+        page.click(f"{block}//tr[@data-param-name='{name}']//option[@value='{value}']")
     page.click(f"{block}//button[normalize-space()='Execute']")
     return page.see("Server response", "p_up", "epistemic")

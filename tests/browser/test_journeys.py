@@ -58,7 +58,7 @@ def test_a_registered_version_shows_its_card(site: Site, page: Page, retrained: 
 
 
 def test_a_prediction_from_the_documentation_page(page: Page, serving_url: str) -> None:
-    text = journeys.try_out(page, serving_url, "/predict_deep", symbol="BTCUSDT")
+    text = journeys.try_out(page, serving_url, "/ml/predict_deep", symbol="BTCUSDT")
     assert re.search(r"Server response\s+Code\s+Details\s+200", text), text
     assert "tradewind.transformer.POOLED/1" in text
     page.show("//*[normalize-space(text())='Curl']")

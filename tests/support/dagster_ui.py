@@ -142,6 +142,8 @@ class Ui:
 
     def terminate(self, run_id: str) -> None:
         """Press the run page's Terminate."""
+        # A run that is just starting cannot be terminated yet, as the page says too.
+        until(lambda: self.status(run_id) not in ("NOT_STARTED", "STARTING"), "its start", 120)
         done = self.ask(TERMINATE, id=run_id)["terminateRun"]
         assert done["__typename"] == "TerminateRunSuccess", done
 
