@@ -11,6 +11,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from serving.errors import refuse
 from tradewind.errors import ErrorCode, TradewindError
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 JSON: Final = b"application/json"
 WITH_BODY: Final = ("POST", "PUT", "PATCH")
+UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+UNPROCESSABLE: Final = HTTPStatus.UNPROCESSABLE_ENTITY
+TOO_LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+CLOSE: Final = {"connection": "close"}
+"""What is left of a refused body is not read."""
 
 
 class TooLargeError(Exception):
@@ -44,19 +50,19 @@ class JsonBodies:
         self._limit = limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse at once what is announced as too large, else count what comes."""
+        """Refuse at once what is announced as too large; read the rest, and look at it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
-        if scope["method"] in WITH_BODY and kind != JSON:
-            await _refuse(send, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _not_json(kind))
-            return
         reads = scope["method"] in WITH_BODY
+        if reads and kind != JSON:
+            await refuse(_not_json(kind), UNSUPPORTED, scope, receive, send, headers=CLOSE)
+            return
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._limit:
-            await self._too_large(send)
+            await refuse(self._too_large(), TOO_LARGE, scope, receive, send, headers=CLOSE)
             return
         if not reads:
             await self._app(scope, receive, send)
@@ -64,11 +70,11 @@ class JsonBodies:
         try:
             body = await self._whole(receive)
         except TooLargeError:
-            await self._too_large(send)
+            await refuse(self._too_large(), TOO_LARGE, scope, receive, send, headers=CLOSE)
             return
         fault = fault_of(body)
         if fault:
-            await _refuse(send, HTTPStatus.UNPROCESSABLE_ENTITY, _no_json(fault))
+            await refuse(_no_json(fault), UNPROCESSABLE, scope, receive, send, headers=CLOSE)
             return
         given = False
 
@@ -92,13 +98,12 @@ class JsonBodies:
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return bytes(body)
 
-    async def _too_large(self, send: Send) -> None:
-        error = TradewindError(
+    def _too_large(self) -> TradewindError:
+        return TradewindError(
             ErrorCode.BAD_INPUT,
             f"the body is larger than serving.max_body_bytes = {self._limit}",
             "Ask for fewer symbols in one request, or raise TRADEWIND_SERVING__MAX_BODY_BYTES",
         )
-        await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)
 
 
 def fault_of(body: bytes) -> str:
@@ -130,14 +135,3 @@ def _not_json(kind: bytes) -> TradewindError:
         f"content-type = {kind.decode('latin-1')!r} is not read here",
         "Send JSON, with content-type: application/json",
     )
-
-
-async def _refuse(send: Send, status: HTTPStatus, error: TradewindError) -> None:
-    payload = json.dumps(error.body()).encode()
-    headers = [
-        (b"content-type", JSON),
-        (b"content-length", str(len(payload)).encode()),
-        (b"connection", b"close"),  # the rest of the body is not read
-    ]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
-    await send({"type": "http.response.body", "body": payload})

@@ -48,6 +48,18 @@ def status_of(error: TradewindError) -> int:
     return int(STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR))
 
 
+async def refuse(
+    error: TradewindError,
+    status: HTTPStatus,
+    *asgi: Any,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Answer from a middleware, before any framework; ``asgi`` is scope, receive and send."""
+    from starlette.responses import JSONResponse
+
+    await JSONResponse(error.body(), status_code=status, headers=headers)(*asgi)
+
+
 class ErrorContract:
     """ASGI middleware: rewrites foreign error bodies, and adds Retry-After to an overload.
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from serving.errors import refuse
 from tradewind.errors import ErrorCode, TradewindError
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class KnownPaths:
         if scope["type"] != "http" or scope["path"] in self._known:
             await self._app(scope, receive, send)
             return
-        from starlette.responses import JSONResponse, RedirectResponse
-
         if scope["path"] == "/":
+            from starlette.responses import RedirectResponse
+
             await RedirectResponse(self._front)(scope, receive, send)
             return
         error = TradewindError(
@@ -47,5 +48,4 @@ class KnownPaths:
             f"{scope['method']} {scope['path'][:SHOWN_CHARACTERS]}: not found",
             f"See {self._front} for what there is",
         )
-        answer = JSONResponse(error.body(), status_code=HTTPStatus.NOT_FOUND)
-        await answer(scope, receive, send)
+        await refuse(error, HTTPStatus.NOT_FOUND, scope, receive, send)

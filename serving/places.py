@@ -10,6 +10,7 @@ from collections.abc import Collection
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from serving.errors import refuse
 from tradewind.errors import ErrorCode, TradewindError
 
 if TYPE_CHECKING:
@@ -51,11 +52,8 @@ class HeavyPlaces:
             await self._app(scope, receive, send)
             return
         if self._taken >= self._places:
-            from starlette.responses import JSONResponse
-
-            body = self._refusal(scope["path"]).body()
-            answer = JSONResponse(body, status_code=HTTPStatus.TOO_MANY_REQUESTS)
-            await answer(scope, receive, send)
+            error = self._refusal(scope["path"])
+            await refuse(error, HTTPStatus.TOO_MANY_REQUESTS, scope, receive, send)
             return
         self._taken += 1
         try:
