@@ -6,6 +6,7 @@ FastAPI, BentoML's own API and its traffic limits each have an error form of the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
@@ -69,15 +70,24 @@ class ErrorContract:
         The application inside.
     retry_after_s
         Seconds a caller is asked to wait when the server is overloaded.
+    refusal_pause_s
+        Seconds after which a 429 is sent. Callers that ask again at once, whatever Retry-After
+        says, would otherwise take the processor from those that were let in.
     on_error
         Told the kind and the path of every error answer.
     """
 
     def __init__(
-        self, app: ASGIApp, *, retry_after_s: int, on_error: Callable[[str, str], None]
+        self,
+        app: ASGIApp,
+        *,
+        retry_after_s: int,
+        refusal_pause_s: float,
+        on_error: Callable[[str, str], None],
     ) -> None:
         self._app = app
         self._retry_after_s = retry_after_s
+        self._refusal_pause_s = refusal_pause_s
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,6 +126,8 @@ class ErrorContract:
 
     async def _send_error(self, send: Send, start: Message, body: bytes, scope: Scope) -> None:
         status, content = contract_of(start["status"], body, scope)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            await asyncio.sleep(self._refusal_pause_s)
         self._on_error(content["error"], scope["path"])
         payload = json.dumps(content, ensure_ascii=False).encode()
         headers = [

@@ -99,6 +99,7 @@ class ContractService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml is
         contract = ErrorContract(
             KnownPaths(heavy, known=known_paths(app), front=f"{PREFIX}/docs"),
             retry_after_s=SETTINGS.serving.retry_after_s,
+            refusal_pause_s=SETTINGS.serving.refusal_pause_s,
             on_error=_count_error,
         )
         return RequestLog(OtherNames(contract))

@@ -366,3 +366,22 @@ def test_async_refused_connection() -> None:
     with pytest.raises(TradewindError) as caught:
         asyncio.run(ask())
     assert caught.value.code is ErrorCode.SERVING_UNREACHABLE
+
+
+@pytest.mark.parametrize("kind", [ServingClient, AsyncServingClient])
+def test_an_address_without_its_scheme_is_refused_at_once(
+    kind: type[ServingClient | AsyncServingClient],
+) -> None:
+    with pytest.raises(TradewindError, match=r"url = 'localhost:3000' is no web address") as found:
+        kind("localhost:3000")
+    assert found.value.code is ErrorCode.BAD_INPUT
+    assert found.value.hint == "Begin it with http://"
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(client: ServingClient, seen: Seen) -> None:
+    before = len(seen.bodies)
+    with pytest.raises(TradewindError, match=r"symbols = 'BTCUSDT' is one text") as found:
+        client.predict_many("deep", "BTCUSDT")
+    assert found.value.code is ErrorCode.BAD_INPUT
+    assert found.value.hint == "Pass ['BTCUSDT']"
+    assert len(seen.bodies) == before

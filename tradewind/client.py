@@ -149,8 +149,13 @@ class _Config:
 
 def _config(url: str | None, settings: ServingSettings | None, timeout_s: float | None) -> _Config:
     chosen = settings or ServingSettings()
+    address = url or f"http://{chosen.host}:{chosen.port}"
+    if not address.startswith(("http://", "https://")):
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"url = {address!r} is no web address", "Begin it with http://"
+        )
     return _Config(
-        url=(url or f"http://{chosen.host}:{chosen.port}").rstrip("/"),
+        url=address.rstrip("/"),
         timeout_s=timeout_s or chosen.client_timeout_s,
         attempts=chosen.client_attempts,
         backoff_s=chosen.client_backoff_s,
@@ -174,7 +179,8 @@ class ServingClient:
     Notes
     -----
     Every call raises `TradewindError`: ``serving_unreachable`` naming the address and the
-    command that starts serving, or the server's own code, detail and hint.
+    command that starts serving, or the server's own code, detail and hint. An address without
+    ``http://``, and one text where a list of symbols belongs, are ``bad_input``.
     """
 
     def __init__(
@@ -463,6 +469,10 @@ def _predict_ensemble(symbol: str) -> _Request:
 def _predict_many(
     kind: Kind, symbols: Sequence[str], decision_ids: Mapping[str, str] | None, n_samples: int
 ) -> _Request:
+    if isinstance(symbols, str):  # a sequence too: of letters
+        raise TradewindError(
+            ErrorCode.BAD_INPUT, f"symbols = {symbols!r} is one text", f"Pass [{symbols!r}]"
+        )
     body = {
         "kind": kind,
         "symbols": list(symbols),

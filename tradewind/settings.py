@@ -258,6 +258,7 @@ class ServingSettings(Section):
     )
     max_symbols: int = Field(500, ge=1, description="symbols in one request")
     retry_after_s: int = Field(1, ge=1, description="Retry-After of an overloaded server")
+    refusal_pause_s: float = Field(0.1, ge=0, le=1, description="before a 429 is sent")
     warm_s: float = Field(
         0.5, gt=0, description="how often features of new bars are computed ahead of requests"
     )

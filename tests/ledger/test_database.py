@@ -189,3 +189,12 @@ def test_an_error_inside_a_transaction_undoes_it(ledger: Ledger) -> None:
         write_and_fail()
     with ledger.db.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM leases")).scalar() == 0
+
+
+def test_a_glance_returns_the_first_row_and_survives_a_failed_one(ledger: Ledger) -> None:
+    assert ledger.db.glance("SELECT 7, 0.5") == (7, 0.5)
+    assert ledger.db.glance("SELECT 7 WHERE 1 = 0") is None
+    with pytest.raises(TradewindError) as caught:
+        ledger.db.glance("SELECT * FROM no_such_table")
+    assert caught.value.code is ErrorCode.LEDGER_UNAVAILABLE
+    assert ledger.db.glance("SELECT 8") == (8,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def test_any_body_at_all_gets_the_one_form(status: int, body: bytes) -> None:
     assert set(found) == {"error", "detail", "hint"}
 
 
-async def _run(app: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+async def _run(
+    app: Any, refusal_pause_s: float = 0
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     sent: list[dict[str, Any]] = []
     counted: list[tuple[str, str]] = []
 
@@ -72,15 +75,16 @@ async def _run(app: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
         return {"type": "http.request"}
 
     contract = ErrorContract(
-        app, retry_after_s=3, on_error=lambda kind, path: counted.append((kind, path))
+        app,
+        retry_after_s=3,
+        refusal_pause_s=refusal_pause_s,
+        on_error=lambda kind, path: counted.append((kind, path)),
     )
     await contract({"type": "http", **SCOPE}, receive, send)
     return sent, counted
 
 
 def run(app: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    import asyncio
-
     return asyncio.run(_run(app))
 
 
@@ -107,6 +111,21 @@ def test_an_overload_says_when_to_come_back_and_is_counted() -> None:
     assert headers[b"x-kept"] == b"1"
     assert int(headers[b"content-length"]) == len(sent[1]["body"])
     assert counted == [("overloaded", "/ml/predict")]
+
+
+@pytest.mark.parametrize(("status", "waits"), [(429, True), (503, False), (404, False)])
+def test_only_a_refusal_of_one_too_many_waits_before_it_is_sent(status: int, waits: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def sent_within(limit_s: float) -> bool:
+        answering = asyncio.create_task(_run(app, refusal_pause_s=60))
+        done, _ = await asyncio.wait([answering], timeout=limit_s)
+        answering.cancel()
+        return bool(done)
+
+    assert asyncio.run(sent_within(0.2)) is not waits
 
 
 def test_an_exception_before_any_answer_becomes_one() -> None:

@@ -47,6 +47,7 @@ def test_only_heavy_requests_are_counted_and_places_are_given_back() -> None:
         app = ErrorContract(
             HeavyPlaces(inside, places=2),
             retry_after_s=3,
+            refusal_pause_s=0,
             on_error=lambda kind, path: counted.append((kind, path)),
         )
         running = [

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
 
 from tradewind.clock import Clock, WallClock
 from tradewind.errors import ErrorCode, TradewindError
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 ROW = 1
 CACHE_S = 0.01  # at most so long may a process believe an older clock
+_COLUMNS = clock_table.c
+_LOOK = str(
+    select(_COLUMNS.market_ms, _COLUMNS.wall_ms, _COLUMNS.speed).where(
+        _COLUMNS.id == literal_column(str(ROW))
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,8 @@ def _wall_ms() -> int:
 
 def read_clock(ledger: Ledger) -> ClockRow | None:
     """Return the clock row, None when no replay was ever set."""
-    with ledger.db.read() as connection:
-        row = connection.execute(select(clock_table).where(clock_table.c.id == ROW)).first()
-    return None if row is None else ClockRow(row.market_ms, row.wall_ms, row.speed)
+    row = ledger.db.glance(_LOOK)
+    return None if row is None else ClockRow(*row)
 
 
 def set_replay_clock(ledger: Ledger, ms: int, speed: float = 0) -> None:

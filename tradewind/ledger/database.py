@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class Database:
             ) from error
         except ProgrammingError:
             raise  # our own mistake: the statement does not fit the tables
-        except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
+        except (DBAPIError, PoolTimeout, self.engine.dialect.loaded_dbapi.Error) as error:
             raise ledger_error(error, self.url) from error
 
     @contextmanager
@@ -176,6 +176,21 @@ class Database:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
+
+    def glance(self, statement: str) -> Any:
+        """Return the first row of one statement as the driver's tuple, None where there is none.
+
+        For what is read many times a second: all that stands around a reading takes several
+        times as long as the reading, and no transaction is needed for one statement.
+        """
+        with self._translated():
+            connection = self.engine.raw_connection()
+            try:
+                with closing(connection.cursor()) as cursor:
+                    cursor.execute(statement)
+                    return cursor.fetchone()
+            finally:
+                connection.close()
 
     def insert_ignore(
         self, connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
