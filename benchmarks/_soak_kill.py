@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from benchmarks._serving_world import ServingWorld, running
-from benchmarks._soak_load import Call, Load, Reply
+from benchmarks._soak_load import Call, Load, Reply, shown
 from tradewind.contracts import Prediction
 from tradewind.ledger import open_ledger
 from tradewind.ledger.schema import predictions
@@ -43,7 +43,7 @@ def run(world: ServingWorld, folder: Path, plan: KillPlan) -> dict[str, Any]:
     """Return what every round lost, and whether any lost more than it may."""
     world.reset()
     rounds = []
-    for number in range(plan.rounds):
+    for number in shown(range(plan.rounds), "kills"):
         victim = ("worker", "supervisor")[number % 2]
         # Not always at the same phase of the flush interval.
         seconds = plan.seconds + (number * 0.37) % world.settings.serving.flush_s

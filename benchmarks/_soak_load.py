@@ -11,16 +11,25 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 TIMEOUT_S = 60.0
 OK = 200
 FIRST_ARRIVAL_S = 0.05
+IDLE_S = 2.0
+"""The server closes a connection that was idle for 5 s; an HTTP client does not use it then."""
+
+
+def shown(numbers: Sequence[int], text: str) -> Iterable[int]:
+    """Return the numbers, with a bar on stderr that tells how far they have got."""
+    return track(numbers, description=text, console=Console(stderr=True))
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ class Load:
         return [reply for reply in self.replies if not reply.ok]
 
     def _work(self) -> None:
-        connection = self._connect()
+        connection, used = self._connect(), 0.0
         while not self._stop.is_set():
             number = next(self._numbers)
             if self._limit is not None and number >= self._limit:
@@ -144,13 +153,16 @@ class Load:
             if self._stop.wait(max(0.0, at - time.monotonic())):
                 break
             call = self._call(number)
+            if time.monotonic() - used > IDLE_S:
+                connection.close()  # the next request opens it again
             try:
                 status, content = call.send(connection)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 status, content = 0, f"{type(error).__name__}: {error}"
                 connection.close()
                 connection = self._connect()
-            self._take(Reply(call, at, time.monotonic(), status, content))
+            used = time.monotonic()
+            self._take(Reply(call, at, used, status, content))
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:

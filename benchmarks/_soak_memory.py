@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks._serving_world import REFERENCES, ServingWorld, make_world, running
 from benchmarks._soak_load import Call, Load, Reply, metric
@@ -86,10 +88,13 @@ def _endpoint(world: ServingWorld, server: Any, name: str, count: int) -> dict[s
     began, readings = time.monotonic(), []
     load = Load(server.url, call, threads=CALLERS, limit=count, keep=False, on_reply=take)
     worker = server.worker
-    with load:
+    with load, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"requests on /ml/{name}", total=count)
         while load.running:
+            progress.update(task, completed=load.count)
             readings.append((load.count, worker.memory_info().rss / MIB))
             time.sleep(EVERY_S)
+        progress.update(task, completed=load.count)
     seconds = time.monotonic() - began
     time.sleep(2 * world.settings.serving.flush_s)
     dropped = sum(metric(server.url, "tradewind_ml_log_dropped_total").values())

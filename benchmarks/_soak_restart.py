@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from benchmarks._serving_world import ServingWorld, make_world, running
-from benchmarks._soak_load import Call, Load
+from benchmarks._soak_load import Call, Load, shown
 from benchmarks._soak_oracle import TOLERANCE
 
 BAR_MS = 900_000
@@ -51,7 +51,7 @@ def run(world: ServingWorld, folder: Path, plan: RestartPlan) -> dict[str, Any]:
         between["deep_concurrent"] = _most(
             _many(server.url, "deep", world.symbols[:CALLERS], 1), _together(world, server.url)
         )
-    for _ in range(plan.restarts - 1):
+    for _ in shown(range(plan.restarts - 1), "restarts"):
         with running(world.settings, folder / "serving.log") as server:
             starts.append(_singles(world, server.url, plan))
     over_restarts = max(_most(starts[0], other) for other in starts[1:])

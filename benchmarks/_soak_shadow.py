@@ -21,7 +21,7 @@ import polars as pl
 
 from benchmarks._faults import FAULTS_FILE, SLEEP_S
 from benchmarks._serving_world import ServingWorld, make_world, running
-from benchmarks._soak_load import Call, metric, stretch
+from benchmarks._soak_load import Call, metric, shown, stretch
 from tradewind.ledger import open_ledger
 
 MODES = ("none", "sound", "sleeps", "raises")
@@ -61,7 +61,7 @@ def run(world: ServingWorld, folder: Path, plan: ShadowPlan) -> dict[str, Any]:
     failed, before = 0, ""
     with running(world.settings, folder / "serving.log", command=command) as server:
         rng = np.random.default_rng(0)
-        for number in range(plan.rounds):
+        for number in shown(range(plan.rounds), "rounds of four challengers"):
             for mode in rng.permutation(MODES):
                 if before == "sleeps":
                     time.sleep(SLEEP_S)  # the job that it is at; what waits is old by then

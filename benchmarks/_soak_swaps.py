@@ -22,7 +22,7 @@ from benchmarks._serving_world import (
     make_world,
     running,
 )
-from benchmarks._soak_load import Call, Load, Reply, capacity, latencies, metric, stretch
+from benchmarks._soak_load import Call, Load, Reply, capacity, latencies, metric, shown, stretch
 from benchmarks._soak_oracle import TOLERANCE, Oracle, Point
 
 SWAP_LIMIT_S = 10.0
@@ -135,7 +135,7 @@ def swaps(
     side = Load(url, lambda _: Call("/ml/predict_many", body=body), rate=SIDE_RATE, threads=2)
     with Load(url, call, rate=rate, threads=32, on_reply=seen.take) as load, side:
         time.sleep(1)
-        for number in range(1, plan.swaps + 1):
+        for number in shown(range(1, plan.swaps + 1), f"swaps of {family}"):
             version = world.versions[family][number % 2]
             _settle(load, version.label)
             seen.forget(version.label)
