@@ -43,8 +43,8 @@ DESCRIPTION = """\
 Calibrated probabilities of a rise, with their uncertainty, from the champions of the registry.
 
 Every refusal is `{error, detail, hint}`: `error` is a code to branch on, `detail` names the field
-and its value, `hint` is the remedy. An overload answers 429 or 503 at once, with `Retry-After`. A
-prediction changes nothing but the log of predictions, so it may be asked for again. Of
+and its value, `hint` is the remedy. What is too much is refused with 429 or 503 and `Retry-After`.
+A prediction changes nothing but the log of predictions, so it may be asked for again. Of
 `model_version`, `alias` and `shadow=1` one request takes one. Times are Unix milliseconds (UTC),
 returns are log returns over the horizon. More: docs/api.md in the repository.
 """
