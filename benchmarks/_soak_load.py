@@ -28,7 +28,7 @@ IDLE_S = 2.0
 
 
 def shown(numbers: Sequence[int], text: str) -> Iterable[int]:
-    """Return the numbers, with a bar on stderr that tells how far they have got."""
+    """Return the numbers, with a bar on a terminal's stderr that tells how far they are."""
     return track(numbers, description=text, console=Console(stderr=True))
 
 

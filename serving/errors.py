@@ -91,26 +91,27 @@ class ErrorContract:
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass good answers through untouched; hold an error's body until it is whole."""
+        """Pass good answers through untouched; hold an error until the application has ended.
+
+        So long as it waits to be sent, it holds no place in there.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         held: Message | None = None
-        begun = False
+        begun = whole = False
         body = bytearray()
 
         async def send_checked(message: Message) -> None:
-            nonlocal held, begun
+            nonlocal held, begun, whole
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 held = message
             elif held is None:
                 begun = True
                 await send(message)
-            elif not begun:
+            else:
                 body.extend(message.get("body", b""))
-                if not message.get("more_body", False):
-                    begun = True
-                    await self._send_error(send, held, bytes(body), scope)
+                whole = not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, send_checked)
@@ -118,11 +119,12 @@ class ErrorContract:
             # The frameworks answer 500 and raise again, for the server to log and to drop
             # the connection with every request behind it; logged here, answered, and kept.
             log.exception("%s %s failed", scope["method"], scope["path"])
-            if held is None and begun:
+            if begun:
                 raise  # part of a good answer is out: only a dropped connection tells
-            if not begun:
-                start: Message = {"status": int(HTTPStatus.INTERNAL_SERVER_ERROR)}
-                await self._send_error(send, start, b"", scope)
+            if not whole:
+                held, body = {"status": int(HTTPStatus.INTERNAL_SERVER_ERROR)}, bytearray()
+        if held is not None:
+            await self._send_error(send, held, bytes(body), scope)
 
     async def _send_error(self, send: Send, start: Message, body: bytes, scope: Scope) -> None:
         status, content = contract_of(start["status"], body, scope)

@@ -30,6 +30,7 @@ from tenacity import (
 
 from tradewind.contracts import Prediction
 from tradewind.errors import ErrorCode, TradewindError
+from tradewind.masking import mask_passwords
 from tradewind.settings import ServingSettings
 
 Kind = Literal["lightgbm", "deep", "ensemble"]
@@ -150,9 +151,11 @@ class _Config:
 def _config(url: str | None, settings: ServingSettings | None, timeout_s: float | None) -> _Config:
     chosen = settings or ServingSettings()
     address = url or f"http://{chosen.host}:{chosen.port}"
-    if not address.startswith(("http://", "https://")):
+    if not address.lower().startswith(("http://", "https://")):
         raise TradewindError(
-            ErrorCode.BAD_INPUT, f"url = {address!r} is no web address", "Begin it with http://"
+            ErrorCode.BAD_INPUT,
+            f"url = {mask_passwords(address)!r} is no web address",
+            "Begin it with http://",
         )
     return _Config(
         url=address.rstrip("/"),

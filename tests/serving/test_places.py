@@ -71,6 +71,30 @@ def test_only_heavy_requests_are_counted_and_places_are_given_back() -> None:
     asyncio.run(story())
 
 
+def test_a_refusal_from_inside_holds_no_place_while_it_waits_to_be_sent() -> None:
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["path"])
+        await send({"type": "http.response.start", "status": 429, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def story() -> None:
+        app = ErrorContract(
+            HeavyPlaces(refusing, places=1),
+            retry_after_s=3,
+            refusal_pause_s=60,
+            on_error=lambda kind, path: None,
+        )
+        waiting = [asyncio.create_task(ask(app, "/ml/predict_deep")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+
+    reached: list[str] = []
+    asyncio.run(story())
+    assert reached == ["/ml/predict_deep"] * 2
+
+
 def test_the_heavy_paths_exist() -> None:
     ours = {f"{PREFIX}{route.path}" for route in api.routes}  # type: ignore[attr-defined]
     assert {path for path in HEAVY_PATHS if path.startswith(PREFIX)} <= ours

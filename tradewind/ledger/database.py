@@ -149,7 +149,7 @@ class Database:
                 f"the ledger refuses a row: {' '.join(str(error.orig).split())}",
                 "Nothing was written; run `tradewind ledger check`",
             ) from error
-        except ProgrammingError:
+        except (ProgrammingError, self.engine.dialect.loaded_dbapi.ProgrammingError):
             raise  # our own mistake: the statement does not fit the tables
         except (DBAPIError, PoolTimeout, self.engine.dialect.loaded_dbapi.Error) as error:
             raise ledger_error(error, self.url) from error
@@ -181,7 +181,8 @@ class Database:
         """Return the first row of one statement as the driver's tuple, None where there is none.
 
         For what is read many times a second: all that stands around a reading takes several
-        times as long as the reading, and no transaction is needed for one statement.
+        times as long as the reading, in a SQLite file. One statement needs no transaction;
+        where the driver begins one by itself (PostgreSQL), the pool ends it.
         """
         with self._translated():
             connection = self.engine.raw_connection()
