@@ -77,11 +77,11 @@ def test_answers_are_the_same_over_restarts_and_batches(
 
 
 def test_memory_is_measured_over_different_requests(world: ServingWorld, tmp_path: Path) -> None:
-    asked = {"predict": 5000, "predict_deep": 1000}  # some seconds, on a fast machine too
-    plan = _soak_memory.MemoryPlan(predict=asked["predict"], deep=asked["predict_deep"])
+    count = 5000  # some seconds, on a fast machine too
+    plan = _soak_memory.MemoryPlan(predict=count, deep=count)
     found = _soak_memory.run(world, tmp_path, plan)
-    for name, requests in asked.items():
-        assert found[name]["requests"] == requests
+    for name in ("predict", "predict_deep"):
+        assert found[name]["requests"] == count
         assert found[name]["failures"] == []
         assert found[name]["log_dropped"] == 0
         assert found[name]["different"] > 0.5
